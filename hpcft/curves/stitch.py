@@ -1,0 +1,168 @@
+"""One curve from many jobs: which job's point survives at each step, and which were superseded.
+
+A job that was killed at step 1234 after its checkpoint at 1200 has logged 34 steps that the next job trains
+again. Those are superseded: the next job's points are the ones that led to the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcft.curves.points import Damage, JobPoints, Points, event_files, join_points, read_points
+
+
+@dataclass(frozen=True)
+class JobCurve:
+    """Where one attempt of one job logs, and where in the run it went on."""
+
+    label: str
+    """Its name in TensorBoard, also a directory name: `job003-4711`."""
+    number: int
+    """Its place in the chain, from 1."""
+    attempt: int
+    """From 1; a requeue of the same Slurm id is the next."""
+    directory: Path
+    """Holds its event files; need not exist yet."""
+    resume_step: int | None
+    """Steps done in the checkpoint it went on from; 0 = began afresh; None = has never reached training."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The points of one tag that one job contributes."""
+
+    job: JobCurve
+    points: Points
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """The curves of a run: per tag what each job's points became."""
+
+    jobs: tuple[JobCurve, ...]
+    """All attempts, oldest first, as they were given."""
+    damage: Mapping[str, Damage]
+    """By job label: what could not be read."""
+    _kept: Mapping[str, tuple[Segment, ...]] = field(repr=False)
+    _superseded: Mapping[str, tuple[Segment, ...]] = field(repr=False)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Every tag that has a point, sorted."""
+        return tuple(sorted(self._kept.keys() | self._superseded.keys()))
+
+    def kept(self, tag: str) -> tuple[Segment, ...]:
+        """The surviving points of `tag`: one segment per job that has any, steps increasing throughout."""
+        return self._kept.get(tag, ())
+
+    def superseded(self, tag: str) -> tuple[Segment, ...]:
+        """The points of `tag` that a later job trained again: one segment per job that has any."""
+        return self._superseded.get(tag, ())
+
+    def curve(self, tag: str) -> Points:
+        """The whole surviving curve of `tag`, over all jobs."""
+        return join_points([segment.points for segment in self.kept(tag)])
+
+
+def stitch(jobs: Sequence[JobCurve]) -> Stitched:
+    """Reads what `jobs` (oldest first) have logged and gives the stitched curves; never raises OSError."""
+    return Stitcher().stitch(jobs)
+
+
+class Stitcher:
+    """Stitches a run again and again; reads only the jobs whose files have changed since."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, tuple[object, JobPoints]] = {}
+
+    def stitch(self, jobs: Sequence[JobCurve]) -> Stitched:
+        """As the function `stitch`."""
+        found = [self._points_of(job) for job in jobs]
+        resume_steps = [job.resume_step for job in jobs]
+        kept: dict[str, list[Segment]] = {}
+        superseded: dict[str, list[Segment]] = {}
+        cuts = cut_steps(resume_steps, [_last_step(of_job) for of_job in found])
+        for tag in sorted({tag for of_job in found for tag in of_job.curves}):
+            reached = -1
+            for job, cut, of_job in zip(jobs, cuts, found, strict=True):
+                points = of_job.curves.get(tag)
+                if points is None:
+                    continue
+                keep = kept_mask(points.steps, job.resume_step, cut, reached)
+                if keep.any():
+                    kept.setdefault(tag, []).append(Segment(job, points[keep]))
+                    reached = int(points.steps[keep][-1])
+                if not keep.all():
+                    superseded.setdefault(tag, []).append(Segment(job, points[~keep]))
+        return Stitched(
+            tuple(jobs),
+            {job.label: of_job.damage for job, of_job in zip(jobs, found, strict=True)},
+            {tag: tuple(segments) for tag, segments in kept.items()},
+            {tag: tuple(segments) for tag, segments in superseded.items()},
+        )
+
+    def _points_of(self, job: JobCurve) -> JobPoints:
+        if job.resume_step is None:
+            return JobPoints({}, Damage())
+        signature = _signature(job.directory)
+        known = self._read.get(job.directory)
+        if known is None or known[0] != signature:
+            # The signature is older than what is read, so a point logged in between is read the next time.
+            known = (signature, read_points(job.directory))
+            self._read[job.directory] = known
+        return known[1]
+
+
+def cut_steps(resume_steps: Sequence[int | None], last_steps: Sequence[int | None]) -> list[int | None]:
+    """Per job, oldest first: the last step it may keep, None = no limit.
+
+    The limit is the smallest resume step of the later jobs that took over, i.e. logged a point beyond their
+    own resume step; a job that died at its start takes nothing away. `last_steps` are the last steps
+    logged, None = none. Job 1 logged up to 1234, job 2 resumed at 1200 and logged up to 2000:
+
+    >>> cut_steps([0, 1200], [1234, 2000])
+    [1200, None]
+    """
+    cuts: list[int | None] = []
+    cut: int | None = None
+    for resume_step, last_step in zip(reversed(resume_steps), reversed(last_steps), strict=True):
+        cuts.append(cut)
+        if resume_step is not None and last_step is not None and last_step > resume_step:
+            cut = resume_step if cut is None else min(cut, resume_step)
+    return cuts[::-1]
+
+
+def kept_mask(
+    steps: NDArray[np.int64], resume_step: int | None, cut: int | None, reached: int
+) -> NDArray[np.bool_]:
+    """For each step (sorted) that a job logged for one tag: does its point survive?
+
+    It does beyond the resume step, up to `cut` (see `cut_steps`). At the resume step itself only where no
+    earlier job has kept this tag there or further on (`reached`: the last step kept before, -1 = none):
+    that is where the first evaluation of a run lies, and an evaluation that the earlier job was stopped
+    before.
+    """
+    if resume_step is None:
+        return np.zeros(steps.shape, dtype=np.bool_)
+    first = resume_step if reached < resume_step else resume_step + 1
+    keep = steps >= first
+    return keep if cut is None else keep & (steps <= cut)
+
+
+def _last_step(of_job: JobPoints) -> int | None:
+    return max((int(points.steps[-1]) for points in of_job.curves.values()), default=None)
+
+
+def _signature(directory: Path) -> object:
+    """Equal as long as the directory's event files are."""
+    signature = []
+    for path in event_files(directory):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        signature.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return signature

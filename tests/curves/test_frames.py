@@ -1,0 +1,120 @@
+"""The framing is TensorBoard's own, bit by bit, and damage costs only what is damaged."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from hpcft.curves.frames import (
+    Tail,
+    crc32c,
+    encode_frame,
+    encode_frames,
+    find_frame,
+    read_frames,
+    rescue_frames,
+)
+
+payload_lists = st.lists(st.binary(max_size=40), max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [  # RFC 3720, B.4, and the check value of the catalogue of CRCs
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (bytes(range(31, -1, -1)), 0x113FDB5C),
+    ],
+)
+def test_crc32c_gives_the_published_values(data: bytes, crc: int) -> None:
+    assert crc32c(data) == crc
+
+
+@given(payload_lists)
+def test_frames_are_those_of_tensorboards_own_writer(payloads: list[bytes]) -> None:
+    file = io.BytesIO()
+    writer = RecordWriter(file)
+    for payload in payloads:
+        writer.write(payload)
+    writer.flush()
+    expected = file.getvalue()
+    assert b"".join(map(encode_frame, payloads)) == expected
+    assert encode_frames(payloads) == expected
+
+
+@given(payload_lists, st.data())
+def test_a_file_cut_anywhere_gives_its_whole_frames_and_waits_for_the_rest(
+    payloads: list[bytes], data: st.DataObject
+) -> None:
+    whole = encode_frames(payloads)
+    cut = data.draw(st.integers(0, len(whole)))
+    first = read_frames(whole[:cut])
+    assert first.tail is (Tail.WHOLE if first.end == cut else Tail.SHORT)
+    assert first.bad_frames == 0
+    rest = read_frames(whole, first.end)
+    assert first.payloads + rest.payloads == payloads
+    assert (rest.end, rest.tail) == (len(whole), Tail.WHOLE)
+
+
+def test_many_frames_of_one_length_are_checked_like_few() -> None:
+    payloads = [index.to_bytes(52, "big") for index in range(100)]
+    data = bytearray(encode_frames(payloads))
+    data[40 * 68 + 12 + 7] ^= 1
+    frames = read_frames(bytes(data))
+    assert frames.payloads == payloads[:40] + payloads[41:]
+    assert frames.bad_frames == 1
+
+
+def test_a_flipped_bit_in_the_data_costs_one_frame() -> None:
+    data = bytearray(encode_frames([b"one", b"two", b"three"]))
+    data[19 + 12] ^= 4
+    frames = read_frames(bytes(data))
+    assert (frames.payloads, frames.bad_frames, frames.tail) == ([b"one", b"three"], 1, Tail.WHOLE)
+
+
+def test_a_flipped_bit_in_a_length_is_corrupt_not_short() -> None:
+    data = bytearray(encode_frames([b"one", b"two", b"three"]))
+    data[19] ^= 4
+    frames = read_frames(bytes(data))
+    assert (frames.payloads, frames.end, frames.tail) == ([b"one"], 19, Tail.CORRUPT)
+    rescued = rescue_frames(bytes(data))
+    assert (rescued.payloads, rescued.lost_bytes, rescued.tail) == ([b"one", b"three"], 19, Tail.WHOLE)
+
+
+def test_zeros_are_never_a_frame() -> None:
+    data = encode_frame(b"one") + bytes(4096)
+    rescued = rescue_frames(data)
+    assert (rescued.payloads, rescued.lost_bytes, rescued.tail) == ([b"one"], 4096, Tail.CORRUPT)
+
+
+def test_a_length_beyond_a_gibibyte_is_corrupt_even_with_a_right_checksum() -> None:
+    import struct
+
+    from hpcft.curves.frames import mask
+
+    length = struct.pack("<Q", 1 << 40)
+    assert read_frames(length + struct.pack("<I", mask(crc32c(length)))).tail is Tail.CORRUPT
+
+
+@given(payload_lists, payload_lists.filter(bool), st.binary(max_size=30), st.integers(1, 15))
+def test_what_was_appended_behind_a_tear_is_rescued(
+    before: list[bytes], after: list[bytes], torn: bytes, missing: int
+) -> None:
+    good = encode_frames(before)
+    half = encode_frame(torn)[:-missing]
+    data = good + half + encode_frames(after)
+    rescued = rescue_frames(data)
+    assert rescued.payloads == before + after
+    assert find_frame(data, len(data)) is None
+
+
+def test_a_frame_is_found_wherever_it_begins() -> None:
+    noise = bytes(range(1, 256)) * 2100
+    for at in (0, 1, (1 << 18) - 1, 1 << 18, len(noise)):
+        data = noise[:at] + encode_frame(b"here") + noise[at:]
+        assert find_frame(data, 0) == at
