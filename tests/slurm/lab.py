@@ -28,7 +28,7 @@ from tests.slurm.processes import Daemon, eventually, find_program, free_ports, 
 from tests.slurm.processes import LabError as LabError  # also for those who import the lab
 
 PROGRAMS = (
-    *("munged", "mariadbd", "mariadb", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd"),
+    *("setpriv", "munged", "mariadbd", "mariadb", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd"),
     *("sacctmgr", "sinfo", "sbatch", "squeue", "sacct", "scancel", "scontrol"),
 )
 LONGEST_FOLDER = 80
