@@ -40,6 +40,18 @@ def test_a_failing_job_is_failed(slurm: Lab, tmp_path: Path) -> None:
     assert slurm.wait(job) == "FAILED"
 
 
+def test_a_node_taken_away_and_given_back_runs_jobs_again(slurm: Lab, tmp_path: Path) -> None:
+    submit = ("sbatch", "--parsable", "--nodelist=gpu2", f"--output={tmp_path / 'out'}", "--wrap")
+    job = slurm.run(*submit, "sleep 321")
+    slurm.wait(job, ["RUNNING"])
+    slurm.stop_daemons(["slurmd.gpu2"], kill=True)
+    slurm.run("scontrol", "update", "NodeName=gpu2", "State=DOWN", "Reason=test")
+    slurm.run("scancel", job)  # Slurm has queued it again; with its node gone it would wait for two minutes
+    slurm.start_daemon("slurmd.gpu2")
+    slurm.run("scontrol", "update", "NodeName=gpu2", "State=RESUME")
+    assert slurm.wait(slurm.run(*submit, "true")) == "COMPLETED"
+
+
 def test_waiting_for_a_state_that_does_not_come_says_which_one_there_is(slurm: Lab, tmp_path: Path) -> None:
     job = slurm.run("sbatch", "--parsable", "--hold", f"--output={tmp_path / 'out'}", "--wrap", "true")
     with pytest.raises(LabError, match=f"waited 4 s for job {job} to be one of COMPLETED .it is: PENDING"):
@@ -61,9 +73,7 @@ def test_down_stops_every_process_and_the_running_jobs_with_them() -> None:
         ]
         started = lab.opened(folder)
         assert sorted(started.daemons) == ["mariadbd", "munged", "slurmctld", "slurmd.gpu1", "slurmdbd"]
-        job = started.run(
-            "sbatch", "--parsable", f"--output={folder / 'out'}", "--wrap", "trap '' TERM; sleep 321"
-        )
+        job = started.run("sbatch", "--parsable", f"--output={folder / 'out'}", "--wrap", "trap '' TERM; sleep 321")
         started.wait(job, ["RUNNING"])
 
         down = subprocess.run([*call, "down", name], cwd=root, capture_output=True, text=True)
@@ -94,9 +104,7 @@ def test_missing_programs_skip_by_hand_and_fail_in_continuous_integration(
 ) -> None:
     monkeypatch.setattr(conftest, "missing_programs", lambda: ["slurmctld"])
     monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(
-        pytest.skip.Exception, match="needs slurmctld: run tests/install-system-packages as root"
-    ):
+    with pytest.raises(pytest.skip.Exception, match="needs slurmctld: run tests/install-system-packages as root"):
         conftest.need_slurm()
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="needs slurmctld"):
