@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,12 +74,14 @@ def start_tensorboard(
 
 def link_by_job(url: str) -> str:
     """The page that shows each job in its own colour, unsmoothed: smoothing would begin anew at every job."""
-    return f"{url}?runFilter=%2Fjob%5Cd%2B-&smoothing=0#timeseries"
+    run_filter = urllib.parse.quote(r"(^|/)job\d+-[^/]*$", safe="")
+    return f"{url}?runFilter={run_filter}&smoothing=0#timeseries"
 
 
 def link_stitched(url: str) -> str:
     """The page that shows each run as one curve."""
-    return f"{url}?runFilter={STITCHED}#timeseries"
+    run_filter = urllib.parse.quote(f"(^|/){STITCHED}$", safe="")
+    return f"{url}?runFilter={run_filter}#timeseries"
 
 
 def tunnel_command(port: int, login: str) -> str:
@@ -113,4 +116,7 @@ def _wait_until_it_answers(server: TensorBoard, words: IO[bytes], seconds: float
 
 def _last_words(words: IO[bytes]) -> str:
     words.seek(0)
-    return words.read().decode(errors="replace")[-2000:].strip() or "(it said nothing)"
+    said = words.read().decode(errors="replace")
+    # It also says at every start that TensorFlow is missing and that fast loading is new; neither is the reason.
+    errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
+    return "\n".join(errors) or said[-2000:].strip() or "(it said nothing)"

@@ -135,9 +135,7 @@ def cut_steps(resume_steps: Sequence[int | None], last_steps: Sequence[int | Non
     return cuts[::-1]
 
 
-def kept_mask(
-    steps: NDArray[np.int64], resume_step: int | None, cut: int | None, reached: int
-) -> NDArray[np.bool_]:
+def kept_mask(steps: NDArray[np.int64], resume_step: int | None, cut: int | None, reached: int) -> NDArray[np.bool_]:
     """For each step (sorted) that a job logged for one tag: does its point survive?
 
     It does beyond the resume step, up to `cut` (see `cut_steps`). At the resume step itself only where no

@@ -38,9 +38,7 @@ def kept_by_definition(chain: list[Attempt], tag: int) -> list[set[int]]:
         for step in sorted(steps):
             if resume_step is None:
                 continue
-            if any(
-                step > later[0] for later in chain[index + 1 :] if later[0] is not None and effective(later)
-            ):
+            if any(step > later[0] for later in chain[index + 1 :] if later[0] is not None and effective(later)):
                 continue
             taken = any(earlier >= step for of_earlier in kept[:index] for earlier in of_earlier)
             if step > resume_step or (step == resume_step and not taken):

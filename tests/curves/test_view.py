@@ -109,9 +109,7 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis").is_dir()
 
 
-def test_a_curve_that_lost_its_beginning_leaves_and_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_curve_that_lost_its_beginning_leaves_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     jobs = [job_curve(tmp_path, 1, 0), job_curve(tmp_path, 2, 20)]
@@ -196,9 +194,7 @@ def test_after_any_change_all_readers_show_what_is_wanted_or_the_run_begins_anew
             assert {tag for tag, rows in shown.items() if rows} == wanted.keys()
             for tag, points in wanted.items():
                 assert sorted(shown[tag]) == points.steps.tolist()
-                np.testing.assert_array_equal(
-                    [shown[tag][step] for step in sorted(shown[tag])], points.values
-                )
+                np.testing.assert_array_equal([shown[tag][step] for step in sorted(shown[tag])], points.values)
         current = wanted
 
 

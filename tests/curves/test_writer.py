@@ -46,9 +46,7 @@ def test_a_stock_reader_sees_scalars(tmp_path: Path) -> None:
     assert accumulator.SummaryMetadata("train/loss").plugin_data.plugin_name == "scalars"
 
 
-def test_nothing_is_written_before_five_seconds_and_all_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_written_before_five_seconds_and_all_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     writer = CurveWriter(tmp_path)
@@ -97,9 +95,7 @@ def test_a_directory_that_cannot_be_made_costs_points_not_the_training(tmp_path:
     assert writer.lost == 10
 
 
-def test_memory_is_bounded_while_nothing_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "BYTES_KEPT", 6_000)
     (tmp_path / "file").write_text("in the way")
     writer = CurveWriter(tmp_path / "file" / "curve")

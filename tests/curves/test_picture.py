@@ -1,0 +1,195 @@
+"""The picture: what a reader must find in it, read from the SVG, and that PNGs are whole."""
+
+import math
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcft.curves.events import file_name, scalar_event, version_event
+from hpcft.curves.frames import encode_frames
+from hpcft.curves.picture import COLOURS, draw, thin
+from hpcft.curves.points import Points, make_points
+from hpcft.curves.stitch import JobCurve, stitch
+from tests.curves.chains import add_points, job_curve, log_job, three_jobs
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+class Picture:
+    """An SVG by the ids that `draw` gives its lines."""
+
+    def __init__(self, path: Path) -> None:
+        root = ElementTree.parse(path).getroot()
+        self.lines = {
+            group.attrib["id"]: group
+            for group in root.iter(f"{SVG}g")
+            if re.match(r"(train|validation|superseded|start)-", group.attrib.get("id", ""))
+        }
+        self.texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+
+    def style(self, name: str) -> str:
+        (path,) = self.lines[name].findall(f"{SVG}path")
+        return path.attrib["style"]
+
+    def points(self, name: str) -> list[tuple[float, float]]:
+        (path,) = self.lines[name].findall(f"{SVG}path")
+        return [(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path.attrib["d"])]
+
+    def strokes(self, name: str) -> int:
+        (path,) = self.lines[name].findall(f"{SVG}path")
+        return path.attrib["d"].count("M ")
+
+    def dots(self, name: str) -> int:
+        return len(list(self.lines[name].iter(f"{SVG}use")))
+
+
+def draw_svg(jobs: list[JobCurve], directory: Path) -> Picture:
+    out = directory / "curve.svg"
+    draw(stitch(jobs), out, "sst2 $5 run_1")
+    return Picture(out)
+
+
+def test_a_chain_has_one_line_per_job_and_a_dashed_one_where_each_next_job_begins(tmp_path: Path) -> None:
+    picture = draw_svg(three_jobs(tmp_path), tmp_path)
+    assert sorted(name for name in picture.lines if name.startswith("train")) == [
+        "train-job001-4701", "train-job002-4702", "train-job003-4703"
+    ]  # fmt: skip
+    assert sorted(name for name in picture.lines if name.startswith("validation")) == [
+        "validation-job001-4701", "validation-job002-4702", "validation-job003-4703"
+    ]  # fmt: skip
+    starts = [name for name in picture.lines if name.startswith("start")]
+    assert starts == ["start-job002-4702", "start-job003-4703"]
+    assert all("stroke-dasharray" in picture.style(name) for name in starts)
+    assert not any("stroke-dasharray" in picture.style(name) for name in picture.lines if name not in starts)
+    assert {"job001-4701", "job002-4702", "job003-4703", "sst2 $5 run_1", "step", "loss"} <= set(picture.texts)
+    assert {"training loss", "validation loss", "trained again by a later job"} <= set(picture.texts)
+
+
+def test_each_line_sets_out_where_the_job_before_ended(tmp_path: Path) -> None:
+    picture = draw_svg(three_jobs(tmp_path), tmp_path)
+    for name in ("train", "validation"):
+        for before, after in ((1, 2), (2, 3)):
+            end = picture.points(f"{name}-job00{before}-470{before}")[-1]
+            begin = picture.points(f"{name}-job00{after}-470{after}")[0]
+            assert end == pytest.approx(begin)
+    assert picture.dots("validation-job001-4701") == 5
+    assert picture.dots("validation-job002-4702") == 4, "the dot where the line sets out is the job before's"
+
+
+def test_what_was_trained_again_is_grey_and_behind(tmp_path: Path) -> None:
+    picture = draw_svg(three_jobs(tmp_path), tmp_path)
+    tails = [name for name in picture.lines if name.startswith("superseded-train")]
+    assert tails == ["superseded-train-job001-4701", "superseded-train-job002-4702"]
+    assert all("stroke: #bbbbbb" in picture.style(name) for name in tails)
+    drawn = list(picture.lines)
+    assert max(map(drawn.index, tails)) < min(drawn.index(name) for name in drawn if name.startswith("train"))
+
+
+def test_neighbours_never_share_a_colour_even_in_a_chain_of_sixty(tmp_path: Path) -> None:
+    jobs = [job_curve(tmp_path, number, (number - 1) * 10) for number in range(1, 61)]
+    for job in jobs:
+        log_job(job, job.number * 10)
+    picture = draw_svg(jobs, tmp_path)
+    strokes = []
+    for job in jobs:
+        found = re.search(r"stroke: (#\w+)", picture.style(f"train-{job.label}"))
+        assert found is not None
+        strokes.append(found[1])
+    assert len(set(strokes)) == len(COLOURS)
+    assert all(one != other for one, other in pairwise(strokes))
+    assert len([name for name in picture.lines if name.startswith("start")]) == 59
+    assert "job 1" in picture.texts
+    assert "60" in picture.texts, "sixty whole labels do not fit; numbers do"
+
+
+def test_one_point_is_a_dot(tmp_path: Path) -> None:
+    job = job_curve(tmp_path, 1, 0)
+    add_points(job.directory, "train/loss", [1], 1)
+    picture = draw_svg([job], tmp_path)
+    assert picture.dots("train-job001-4701") == 1
+    assert "a job begins" not in picture.texts
+
+
+def test_nan_is_a_gap(tmp_path: Path) -> None:
+    job = job_curve(tmp_path, 1, 0)
+    job.directory.mkdir()
+    values = [1.0] * 10 + [math.nan] * 5 + [1.1] * 10 + [math.inf] + [1.2] * 10
+    events = [scalar_event("train/loss", value, step, 5.0) for step, value in enumerate(values, 1)]
+    (job.directory / file_name(1)).write_bytes(encode_frames([version_event(5.0), *events]))
+    picture = draw_svg([job], tmp_path)
+    assert picture.strokes("train-job001-4701") == 3
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_extremes_and_gaps() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=100_000)
+    values[31_415], values[27_182], values[50_000:50_010] = 9.0, -9.0, math.nan
+    points = make_points([(step, 0.0, float(value)) for step, value in enumerate(values)])
+    thinned = thin(points, 0, 100_000, pixels=500)
+    assert len(thinned) <= 4 * 500 + 4
+    assert (np.diff(thinned.steps) > 0).all()
+    assert {0, 31_415, 27_182, 99_999} <= set(thinned.steps.tolist())
+    assert np.isnan(thinned.values).any()
+    np.testing.assert_array_equal(thinned.values, points.values[thinned.steps])
+
+
+def test_a_short_curve_is_left_alone() -> None:
+    points = make_points([(step, 0.0, 1.0) for step in range(100)])
+    assert thin(points, 0, 99) is points
+
+
+def test_the_same_curve_gives_the_same_file(tmp_path: Path) -> None:
+    jobs = three_jobs(tmp_path)
+    draw(stitch(jobs), tmp_path / "one.svg", "run")
+    draw(stitch(jobs), tmp_path / "two.svg", "run")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_png_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    draw(stitch(three_jobs(tmp_path)), tmp_path / "out" / "curve.png", "run")
+    (path,) = (tmp_path / "out").iterdir()
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert data.endswith(b"IEND\xaeB`\x82")
+
+
+def test_nothing_to_draw_is_said_in_words(tmp_path: Path) -> None:
+    jobs = [job_curve(tmp_path, 1, None), job_curve(tmp_path, 2, 0)]
+    with pytest.raises(ValueError, match="nothing to draw yet: no job of this run has logged a loss"):
+        draw(stitch(jobs), tmp_path / "curve.png", "run")
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_an_unknown_format_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a picture is \.png or \.svg, not '\.pdf'"):
+        draw(stitch(three_jobs(tmp_path)), tmp_path / "curve.pdf", "run")
+
+
+def test_a_run_without_training_loss_shows_its_validation_loss(tmp_path: Path) -> None:
+    job = job_curve(tmp_path, 1, 0)
+    add_points(job.directory, "validation/loss", [0, 50, 100], 1)
+    picture = draw_svg([job], tmp_path)
+    assert list(picture.lines) == ["validation-job001-4701"]
+
+
+def test_only_the_picture_needs_matplotlib_and_nothing_needs_torch() -> None:
+    script = """
+import sys
+import hpcft.curves.picture, hpcft.curves.server, hpcft.curves.view, hpcft.curves.writer
+print([name for name in ("matplotlib", "torch", "tensorflow", "pandas") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_points_slice_like_their_arrays() -> None:
+    points = make_points([(2, 20.0, 0.2), (1, 10.0, 0.1), (2, 21.0, 0.3)])
+    assert isinstance(points[1:], Points)
+    assert (points[1:].steps.tolist(), points[1:].wall_times.tolist()) == ([2], [21.0])
