@@ -3,10 +3,12 @@
 A derived directory: all in it can be made again from what the jobs have logged.
 """
 
+import fcntl
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from hpcft.curves.events import file_name, scalar_event, start_event, version_event
 from hpcft.curves.frames import encode_frames
@@ -31,11 +33,14 @@ class View:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Raises FileExistsError where `directory` holds other files, OSError if it cannot be made."""
+        """Raises FileExistsError where `directory` holds other files, OSError if it cannot be made.
+
+        BlockingIOError where another process has a View of it: two writers would spoil each other's files.
+        """
         if directory.is_dir() and not (directory / _MARK).exists() and any(directory.iterdir()):
             raise FileExistsError(f"{directory} holds files that hpcft did not make. Name another directory.")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / _MARK).touch()
+        self._lock = _lock(directory)
         for path in directory.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -68,12 +73,12 @@ class View:
         if not update.points:
             return
         rows = _in_step_order(update.points)
-        _, first_step, first_wall_time, _ = rows[0]
+        first_wall_time = rows[0][2]
         events = []
         if not shown:
             events += [version_event(first_wall_time), start_event(0, first_wall_time)]
         if update.start is not None:
-            events.append(start_event(first_step, first_wall_time))
+            events.append(start_event(update.start, first_wall_time))
         events += [scalar_event(tag, value, step, wall_time) for tag, step, wall_time, value in rows]
         path = self._directory / name / file_name(1)
         path.parent.mkdir(exist_ok=True)
@@ -89,6 +94,19 @@ class View:
         shutil.rmtree(self._directory / name, ignore_errors=True)
         self._shown.pop(name, None)
         self._away_until[name] = time.monotonic() + SECONDS_AWAY
+
+
+def _lock(directory: Path) -> IO[bytes]:
+    """The open mark of a view, locked as long as it is open. Where the file system has no locks, it goes without."""
+    mark = (directory / _MARK).open("ab")
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        mark.close()
+        raise BlockingIOError(f"Another process keeps the TensorBoard view {directory}. Stop it first.") from None
+    except OSError:
+        pass
+    return mark
 
 
 def plan_runs(stitched: Stitched) -> dict[str, Curves]:

@@ -1,7 +1,9 @@
 """The view: what stock TensorBoard shows of a run, in all its readers, cold and while the run goes on."""
 
 import math
+import random
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +121,10 @@ def test_a_curve_that_lost_its_beginning_leaves_and_comes_back(tmp_path: Path, m
     view.poll(jobs)
     log_job(jobs[1], 40)
     view.poll(jobs)
+    now[0] += view_module.SECONDS_AWAY - 0.1
+    view.poll(jobs)
     assert read_with_accumulator(tmp_path / "view").keys() == {"job002-4702"}
-    now[0] += view_module.SECONDS_AWAY + 0.1
+    now[0] += 0.2
     view.poll(jobs)
     shown = read_with_accumulator(tmp_path / "view")
     assert shown.keys() == {"job001-4701", "job002-4702", "stitched"}
@@ -144,6 +148,45 @@ def test_a_view_that_could_not_be_written_is_whole_at_a_later_poll(
             view.poll(jobs)
     view.poll(jobs)
     assert read_with_accumulator(tmp_path / "view") == expected_of_three_jobs()
+
+
+def test_two_processes_cannot_keep_one_view(tmp_path: Path) -> None:
+    view = View(tmp_path / "view")
+    with pytest.raises(BlockingIOError, match=r"Another process keeps the TensorBoard view .*view\. Stop it first"):
+        View(tmp_path / "view")
+    del view
+    View(tmp_path / "view")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_followed_run_looks_like_one_read_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    chance = random.Random(seed)
+    jobs = [job_curve(tmp_path, 1, 0)]
+    reached = 0
+    view = View(tmp_path / "live")
+    for _ in range(12):
+        if chance.random() < 0.3:
+            reached = chance.randint(0, reached)
+            jobs.append(job_curve(tmp_path, len(jobs) + 1, reached))
+        else:
+            log_job(jobs[-1], reached + chance.randint(1, 60), reached + 1)
+            reached += 60
+        view.poll(jobs)
+        now[0] += chance.choice([1.0, 100.0])
+    now[0] += 100.0
+    view.poll(jobs)
+    now[0] += 100.0
+    view.poll(jobs)
+    View(tmp_path / "cold").poll(jobs)
+    shown = read_with_accumulator(tmp_path / "live")
+    assert shown == read_with_accumulator(tmp_path / "cold")
+    for curves in shown.values():
+        for rows in curves.values():
+            assert all(before[0] < after[0] for before, after in pairwise(rows))
 
 
 def points_of(rows: dict[int, float]) -> Points:

@@ -1,0 +1,57 @@
+"""TensorBoard over the views of several runs, kept in step with them until the user has seen enough."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hpcft.curves.server import link_by_job, link_stitched, start_tensorboard, tunnel_command
+from hpcft.curves.stitch import JobCurve
+from hpcft.curves.view import View
+
+POLL_SECONDS = 3.0
+
+
+def serve(runs: Mapping[str, Callable[[], Sequence[JobCurve]]], port: int | None) -> None:
+    """Return when TensorBoard has ended or Ctrl-C was pressed; the views, on local disk, are gone then.
+
+    `runs` gives for each name the jobs as they are at that moment. Raises RuntimeError if TensorBoard does not start.
+    """
+    root = Path(tempfile.mkdtemp(prefix="hpcft-tensorboard-"))
+    try:
+        views = {name: View(root / name) for name in runs}
+        for name, jobs in runs.items():
+            views[name].poll(jobs())
+        server = start_tensorboard(root, port=port)
+        try:
+            login = f"{getpass.getuser()}@{socket.getfqdn()}"
+            print(f"from your own computer first:  {tunnel_command(server.port, login)}")
+            print(f"by job:    {link_by_job(server.url)}")
+            print(f"stitched:  {link_stitched(server.url)}")
+            print("Ctrl-C ends it.", flush=True)
+            _keep_up(views, runs, server.process.wait)
+        finally:
+            server.process.terminate()
+            server.process.wait()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _keep_up(
+    views: Mapping[str, View], runs: Mapping[str, Callable[[], Sequence[JobCurve]]], wait: Callable[..., int]
+) -> None:
+    while True:
+        try:
+            wait(timeout=POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            for name, jobs in runs.items():
+                views[name].poll(jobs())
+        except KeyboardInterrupt:
+            return
+        else:
+            return
