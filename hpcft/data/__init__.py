@@ -1,0 +1,1 @@
+"""WORKERS: rows, prompts, features and batches."""

@@ -1,0 +1,1 @@
+"""BATCH PROCESS: the supervisor of one job. Never imports torch."""

@@ -1,0 +1,222 @@
+"""The supervisor: the batch process of one job. It owns the signals and the workers, and says how the job ended."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcft.errors import UserError
+from hpcft.job import verdict
+from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
+from hpcft.job.workers import Death, Workers, die_with_parent
+from hpcft.launch import chain, local, slurm
+from hpcft.recipe import Recipe
+from hpcft.rundir import JobDir, RunDir, read_json, write_json
+
+TICK = 0.1
+"""Seconds between two looks at workers and signals."""
+BEAT = 1.0
+"""Seconds between two heartbeats, and two looks for the user's STOP on the shared file system."""
+LOCK_PATIENCE = 60.0
+"""Seconds to wait for a predecessor that Slurm calls ended and the kernel is still reaping."""
+STRAGGLER_PATIENCE = 60.0
+"""Seconds between the end of the first worker and that of the last."""
+REFUSED = 2
+"""Exit code of a worker that found a fault of the user's and wrote fault.json."""
+
+
+def run_job(run_path: str, number: int) -> str:
+    """The ending of this job; everything else about it stands in the run directory."""
+    signals = Signals()
+    signals.install()
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        die_with_parent()  # the controller stands for the allocation: without it nobody keeps the walltime
+    run = RunDir(Path(run_path))
+    job = run.job(number, slurm_attempt())
+    if job.ended:
+        return str(job.ended["ending"])
+    job.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = run.lock
+    if not lock.take(LOCK_PATIENCE):
+        write_json(job.path / "ended.json", {"ending": "locked", "time": time.time()})
+        return "locked"
+    try:
+        return Supervisor(run, job, signals).run()
+    finally:
+        lock.drop()
+
+
+@dataclass
+class Supervisor:
+    """One job from its first second to its ending."""
+
+    run_dir: RunDir
+    job: JobDir
+    signals: Signals
+    recipe: Recipe = field(init=False)
+    deadline: Deadline = field(init=False)
+    started: float = field(default_factory=time.time)
+    stop_reason: str | None = None
+    last_beat: float = 0.0
+
+    def run(self) -> str:
+        """Decide, train, and record the ending."""
+        run, job = self.run_dir, self.job
+        self.recipe = run.recipe
+        cluster = chain.run_cluster(run)
+        job_id = slurm_job_id() if cluster.kind == "slurm" else None
+        self.deadline = Deadline(lambda: slurm.end_time(job_id) if job_id else None, cluster.stop_margin)
+        self.deadline.begin(self.started, (job.submitted or {})["walltime"])
+        saved = run.saved_steps()
+        self._record_start(saved[-1] if saved else None)
+        self._close_predecessors(saved[-1] if saved else None)
+        if self._nothing_to_do():
+            return self._end("idle")
+        if loop := verdict.crash_loop(run):
+            return self._halt(loop, "idle")
+        if missing := missing_packages(self.recipe):
+            names = ", ".join(missing)
+            halt = verdict.Halt(f"missing in the env {sys.prefix}: {names}", "Install them there, then resume.")
+            return self._halt(halt, "refused")
+        chain.top_up(run, job.number)
+        return self._train(cluster.internet)
+
+    def _record_start(self, saved: int | None) -> None:
+        pid = os.getpid()
+        record = {
+            "time": self.started,
+            "host": socket.gethostname(),
+            "node": os.environ.get("SLURMD_NODENAME"),
+            "pid": pid,
+            "identity": local.process_identity(pid),
+            "python": sys.executable,
+            "end": self.deadline.end,
+            "end_known": self.deadline.known,
+            "saved_step": saved,
+        }
+        write_json(self.job.path / "started.json", record)
+
+    def _close_predecessors(self, newest: int | None) -> None:
+        """Write the ending of jobs that could not: we hold the lock, so none of them lives."""
+        for other in self.run_dir.jobs():
+            before = (other.number, other.attempt) < (self.job.number, self.job.attempt)
+            if before and other.ended is None and (other.submitted or other.started):
+                write_json(other.path / "ended.json", verdict.end_of_killed(self.run_dir, other, newest))
+
+    def _nothing_to_do(self) -> bool:
+        run = self.run_dir
+        return bool(run.finished or run.halted or run.stop_file.exists())
+
+    def _train(self, internet: bool) -> str:
+        scratch = Path(tempfile.mkdtemp(prefix="hpcft-"))
+        workers = Workers(self.run_dir, self.job, self.recipe, scratch, internet)
+        try:
+            workers.start(os.environ)
+            death = self._watch(workers)
+        finally:
+            workers.kill()
+            progress = read_json(workers.progress_file) or {}
+            shutil.rmtree(scratch, ignore_errors=True)
+        return self._conclude(progress, death)
+
+    def _watch(self, workers: Workers) -> Death | None:
+        """Until all workers have ended; the first that failed, if one has."""
+        first_end: float | None = None
+        while not workers.all_ended():
+            if death := workers.death():
+                return death
+            progress = self._beat(workers)
+            self._look_for_reasons_to_stop(workers, progress)
+            if self.stop_reason and self.deadline.end and time.time() > self.deadline.end - 1.0:
+                return Death(0, -9)  # they did not stop in time, and the scheduler is about to end us as well
+            if any(process.poll() is not None for process in workers.processes):
+                first_end = first_end or time.monotonic()
+                if time.monotonic() - first_end > STRAGGLER_PATIENCE:
+                    return Death(0, -9)
+            time.sleep(TICK)
+        return workers.death()
+
+    def _beat(self, workers: Workers) -> dict[str, Any]:
+        """What rank 0 last said of its progress; passed on to the run directory every second."""
+        progress = read_json(workers.progress_file) or {}
+        if time.monotonic() - self.last_beat >= BEAT:
+            self.last_beat = time.monotonic()
+            beat = {**progress, "time": time.time(), "stopping": self.stop_reason}
+            write_json(self.job.path / "heartbeat.json", beat, durable=False)
+            if self.run_dir.stop_file.exists():
+                self._stop(workers, "stopped")
+        return progress
+
+    def _look_for_reasons_to_stop(self, workers: Workers, progress: dict[str, Any]) -> None:
+        save = progress.get("save_seconds", 0.0)  # measured before the first step: earlier there is nothing to save
+        if reason := self.deadline.reason(self.signals, save, progress.get("poll_seconds", 0.0)):
+            self._stop(workers, reason)
+
+    def _stop(self, workers: Workers, reason: str) -> None:
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            workers.ask_to_stop(reason)
+
+    def _conclude(self, progress: dict[str, Any], death: Death | None) -> str:
+        """The ending, from what the workers left."""
+        fault = read_json(self.job.path / "fault.json")
+        if self.run_dir.finished:
+            return self._end("finished", progress)
+        if death is None and self.stop_reason:
+            return self._end(self.stop_reason, progress)
+        if death and death.code == REFUSED and fault:
+            return self._halt(verdict.Halt(fault["reason"], fault["fix"]), "refused", progress)
+        code = death.code if death else 0
+        why = verdict.explain_log(self.job.log, code)
+        ending = "killed" if code == -9 else "crashed"
+        more = {"reason": why.reason, "fix": why.fix, "exit_code": code, "rank": death.rank if death else None}
+        name = self._end(ending, {**progress, **more}, cancel=False)
+        if loop := verdict.crash_loop(self.run_dir):
+            verdict.halt(self.run_dir, self.job, loop)
+            self._cancel_rest()
+        return name
+
+    def _halt(self, why: verdict.Halt, ending: str, progress: dict[str, Any] | None = None) -> str:
+        verdict.halt(self.run_dir, self.job, why)
+        return self._end(ending, {**(progress or {}), "reason": why.reason, "fix": why.fix})
+
+    def _end(self, ending: str, facts: dict[str, Any] | None = None, *, cancel: bool = True) -> str:
+        """Write the ending whole; where the chain is over, take what is queued out of the queue."""
+        saved = self.run_dir.saved_steps()
+        before = (self.job.started or {}).get("saved_step") or 0
+        record = {
+            **(facts or {}),
+            "ending": ending,
+            "time": time.time(),
+            "wall_seconds": time.time() - self.started,
+            "signals": self.signals.seen,
+            "saved_step": saved[-1] if saved else None,
+            "progress": bool(saved) and saved[-1] > before,
+        }
+        write_json(self.job.path / "ended.json", record)
+        if cancel and self._nothing_to_do():
+            self._cancel_rest()
+        return ending
+
+    def _cancel_rest(self) -> None:
+        try:
+            chain.cancel_queued(self.run_dir, behind=self.job.number)
+        except UserError as error:
+            print(f"hpcft: {error} Queued jobs will leave by themselves.", file=sys.stderr)
+
+
+def missing_packages(recipe: Recipe) -> list[str]:
+    """Packages that the workers will import and this env has not; found without importing them."""
+    files = (recipe.data.train, recipe.data.validation, recipe.data.test)
+    needed = ["torch", "transformers", "accelerate", "safetensors", "numpy"]
+    if any(path and Path(path).suffix != ".jsonl" for path in files):
+        needed.append("pandas")
+    return [name for name in needed if importlib.util.find_spec(name) is None]

@@ -1,0 +1,136 @@
+"""The verdict: whether the chain goes on after what its jobs came to, and why not, in words that help."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcft.rundir import JobDir, RunDir, read_json, write_json
+
+CRASHES = 2
+"""Crashes in a row without a new checkpoint that end the chain: a third would not go another way."""
+KILLS = 5
+"""Kills from outside in a row without a new checkpoint. They are chance, so they get more tries than crashes."""
+
+ENDINGS = {
+    "finished": "trained to the last step",
+    "walltime": "saved before its walltime ended",
+    "stopped": "saved, as `hpcft stop` asked",
+    "terminated": "saved, as it was told to end (scancel, preemption)",
+    "crashed": "a worker failed",
+    "killed": "all its processes were killed",
+    "refused": "something in the recipe, the data or the env cannot work",
+    "cancelled": "taken out of the queue",
+    "idle": "found nothing to do",
+    "locked": "found another job still at work on the run",
+}
+NEUTRAL = ("cancelled", "idle", "locked")
+"""Endings that say nothing of whether training works."""
+
+REASONS: Sequence[tuple[str, str, str]] = (
+    (
+        r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError",
+        "the GPU ran out of memory",
+        "Resume with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
+    ),
+    (
+        r"No space left on device|Disk quota exceeded|Errno 28|Errno 122",
+        "the disk is full",
+        "Make room, or resume with --set train.keep_checkpoints=1.",
+    ),
+    (
+        r"no kernel image is available",
+        "this torch was not built for this GPU",
+        "A V100 needs sm_70: torch 2.10 or older from PyPI, or a cu126 build up to 2.14.",
+    ),
+    (
+        r"ModuleNotFoundError: No module named '([\w.]+)'",
+        "a package is missing in the env: {0}",
+        "Install it there, then resume.",
+    ),
+    (
+        r"MemoryError|DefaultCPUAllocator: can't allocate",
+        "the job ran out of host memory",
+        "Resume with a larger --set resources.memory=NG.",
+    ),
+    (
+        r"non-finite loss",
+        "the loss became infinite or no number",
+        "Look at the rows it names; resume with a smaller --set train.learning_rate=X.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Why no further job starts."""
+
+    reason: str
+    fix: str
+
+
+def explain_log(log: Path, code: int | None = None) -> Halt:
+    """What the end of a job's log says, in words; its last line where we know no better."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64_000))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        text = ""
+    for pattern, reason, fix in REASONS:
+        if match := re.search(pattern, text):
+            return Halt(reason.format(*match.groups()), fix)
+    if code == -9:
+        return Halt(
+            "a worker was killed from outside, as the kernel does when memory is short",
+            "Resume with a larger --set resources.memory=NG, if it was that.",
+        )
+    lines = [line for line in text.splitlines() if line.strip()]
+    return Halt(lines[-1].strip() if lines else "it left no word in its log", "See `hpcft logs`.")
+
+
+def crash_loop(run: RunDir) -> Halt | None:
+    """Why the chain must not go on, from the endings of its jobs since the last one that got further."""
+    crashes = kills = 0
+    forgiven = (read_json(run.path / "queued.json") or {}).get("forgiven", 0)
+    for job in reversed(run.jobs()):
+        ended = job.ended
+        if ended is None or ended["ending"] in NEUTRAL:
+            continue
+        if ended.get("progress") or job.number <= forgiven:
+            break
+        crashes += ended["ending"] in ("crashed", "walltime")
+        kills += ended["ending"] in ("killed", "terminated")
+        if crashes == CRASHES:
+            reason = ended.get("reason", "the walltime is too short for one step and a save")
+            fix = ended.get("fix", "Resume with a longer --set resources.walltime=H:MM:SS.")
+            return Halt(f"{CRASHES} jobs in a row ended without a step that was kept: {reason}.", fix)
+        if kills == KILLS:
+            reason = f"{KILLS} jobs in a row were killed before they could save a step."
+            return Halt(reason, "Resume with a smaller --set train.save_every=N, or a longer walltime.")
+    return None
+
+
+def halt(run: RunDir, job: JobDir, verdict: Halt) -> None:
+    """Let no further job of this run do anything until the user resumes it."""
+    record = {"reason": verdict.reason, "fix": verdict.fix, "job": job.number, "time": time.time()}
+    write_json(run.path / "halted.json", record)
+
+
+def end_of_killed(run: RunDir, job: JobDir, newest: int | None) -> dict[str, Any]:
+    """The ending of a job that could not write its own: all we know is what it left behind."""
+    started, heartbeat = job.started, job.heartbeat or {}
+    saved_before = started["saved_step"] if started else None
+    return {
+        **{key: heartbeat[key] for key in ("first_step", "last_step", "loss", "seconds") if key in heartbeat},
+        "ending": "killed",
+        "time": heartbeat.get("time") or (started or {}).get("time") or time.time(),
+        "found_by": "the next job",
+        "progress": bool(started) and newest is not None and newest > (saved_before or 0),
+        "reason": "all its processes were killed" if started else "it never came to its first line",
+        "fix": "See `hpcft logs`.",
+    }

@@ -1,0 +1,285 @@
+"""The chain: a run's jobs queued behind each other, so that a kill at any instant leaves no half and no double."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import hpcft
+from hpcft.errors import Fault, UserError
+from hpcft.launch.cluster import Cluster, cluster_from
+from hpcft.launch.condaenv import Env
+from hpcft.launch.plan import Plan
+from hpcft.launch.scheduler import Scheduler, scheduler
+from hpcft.launch.submission import Submission, make_submission
+from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_root, write_json
+
+FREE_NAMES = 10_000
+
+
+def submit(plan: Plan, root: Path) -> RunDir:
+    """A new run with its first jobs queued; or the same submit, killed half-way before, brought to its end.
+
+    Files are made in a hidden folder that is renamed; jobs are submitted held, recorded, and then released
+    together. What a kill leaves is a run without queued.json, which the next submit, or `hpcft resume`, settles.
+    """
+    make_root(root)
+    _clear_unfinished(root)
+    given = _given(plan)
+    for run in find_runs(root):
+        if (run.path / "queued.json").exists() or not _same_name(run, plan.recipe.name):
+            continue
+        with locked(_submit_lock(run.path).path) as mine:
+            if not mine:
+                continue  # another submit is at work on it
+            if {**(run.submission or {}), "time": None} == {**given, "time": None}:
+                fill(run)
+                return run
+            discard(run)
+    lock, run = _make_run(plan, root, given)
+    try:
+        fill(run)
+    except UserError:
+        discard(run)
+        raise
+    finally:
+        lock.drop()
+    return run
+
+
+def fill(run: RunDir) -> list[JobDir]:
+    """Queue what the head of the chain lacks, release it, and mark the run as queued; also after a kill."""
+    cluster = run_cluster(run)
+    queue = scheduler(cluster)
+    queue.cancel_ids(queue.orphans(run))
+    waiting = [job for job in run.jobs() if job.submitted and not job.started and not job.ended]
+    last = max((job.number for job in run.jobs() if job.submitted), default=0)
+    forgiven = max((job.number for job in run.jobs() if job.started), default=0)
+    room = run.recipe.resources.jobs - last
+    for _ in range(min(_wanted(run, cluster) - len(waiting), room)):
+        last += 1
+        waiting.append(_queue_one(run, last, waiting, cluster, queue))
+    queue.release(waiting)
+    write_json(run.path / "queued.json", {"time": time.time(), "forgiven": forgiven})
+    return waiting
+
+
+def _wanted(run: RunDir, cluster: Cluster) -> int:
+    """Jobs to have in the queue before any runs."""
+    resources = run.recipe.resources
+    if cluster.jobs_may_submit:
+        return 1 + resources.queued
+    return min(resources.jobs, cluster.max_submit or resources.jobs)
+
+
+def resume(run: RunDir) -> list[JobDir]:
+    """Queue jobs behind the last one of a run that is over but not finished; also settles a half-done submit.
+
+    Raises UserError for a finished run, and for one that runs or waits: a second chain would only stand in its way.
+    """
+    from hpcft.launch.status import read_status
+
+    status = read_status([run])[0]
+    if status.state == "finished":
+        raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Submit a new run."))
+    if status.state in ("running", "queued"):
+        fix = f"`hpcft status {run.name}` shows its jobs."
+        raise UserError(Fault(run.name, f"is {status.state} already.", fix))
+    if status.state == "unknown":
+        raise UserError(Fault(run.name, "Slurm does not say whether it still runs.", "Try again later."))
+    with locked(_submit_lock(run.path).path) as mine:
+        if not mine:
+            raise UserError(Fault(run.name, "another hpcft is submitting it at this moment."))
+        if run.recipe.resources.jobs <= max((job.number for job in run.jobs() if job.submitted), default=0):
+            limit = run.recipe.resources.jobs
+            raise UserError(Fault(run.name, f"has had its {limit} jobs (resources.jobs).", "Submit it with more."))
+        close_broken(run)
+        run.stop_file.unlink(missing_ok=True)
+        (run.path / "halted.json").unlink(missing_ok=True)
+        return fill(run)
+
+
+def close_broken(run: RunDir) -> None:
+    """Write the ending of jobs that are gone without one. Call it when the scheduler says that none is alive."""
+    for job in run.jobs():
+        if job.submitted and job.started and not job.ended:
+            beat = job.heartbeat or {}
+            facts = {key: beat[key] for key in ("first_step", "last_step", "loss", "seconds") if key in beat}
+            ended: dict[str, object] = {"ending": "killed", "time": beat.get("time", job.started["time"])}
+            write_json(job.path / "ended.json", {**facts, **ended, "found_by": "hpcft resume"})
+
+
+def stop(run: RunDir) -> None:
+    """Ask a run to save and pause. Raises UserError if there is nothing to pause."""
+    if run.finished:
+        raise UserError(Fault(run.name, "is finished already."))
+    run.stop_file.touch(mode=0o600)
+    cancel_queued(run, behind=max((job.number for job in run.jobs() if job.started), default=0))
+
+
+def cancel(run: RunDir) -> list[JobDir]:
+    """End every job of a run, queued and running, in one call; those that were open. A half-done submit is undone."""
+    cluster = run_cluster(run)
+    queue = scheduler(cluster)
+    if not (run.path / "queued.json").exists():
+        jobs = [job for job in run.jobs() if job.submitted]
+        discard(run)
+        return jobs
+    open_jobs = [job for job in run.jobs() if job.submitted and not job.ended]
+    # A local job that is told to end would let the keeper begin the next; the mark makes that one leave at once.
+    run.stop_file.touch(mode=0o600)
+    queue.cancel(open_jobs)
+    queue.cancel_ids(queue.orphans(run))
+    for job in open_jobs:
+        if job.started is None and job.ended is None:
+            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
+    return open_jobs
+
+
+def top_up(run: RunDir, running: int) -> list[JobDir]:
+    """Jobs queued behind the running one that were not there yet; called in each job and by the local keeper."""
+    cluster = run_cluster(run)
+    resources = run.recipe.resources
+    over = run.finished or run.halted or run.stop_file.exists()
+    if over or not cluster.jobs_may_submit:
+        return []
+    queue = scheduler(cluster)
+    ahead = [job for job in run.jobs() if job.submitted and job.number >= running]
+    new = []
+    for number in range(running + 1, min(running + resources.queued, resources.jobs) + 1):
+        if not any(job.number == number for job in ahead):
+            ahead.append(_queue_one(run, number, ahead, cluster, queue))
+            new.append(ahead[-1])
+    queue.release(new)
+    return new
+
+
+def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster, queue: Scheduler) -> JobDir:
+    """Submit one job, held, and record it."""
+    # After all that may be alive, not only the last: were that one cancelled by hand, this would start too early.
+    after = tuple(dict.fromkeys(job.slurm_id for job in before if job.slurm_id and not job.ended))
+    submission = rebuild_submission(run, number, after)
+    submission.folder.mkdir(parents=True, exist_ok=True)
+    slurm_id = queue.submit(submission)
+    job = run.job(number)
+    record = {
+        "slurm_id": slurm_id,
+        "cluster": cluster.name,
+        "time": time.time(),
+        "walltime": submission.walltime,
+    }
+    write_json(job.path / "submitted.json", {**record, "after": list(after)})
+    return job
+
+
+def cancel_queued(run: RunDir, behind: int = 0) -> list[JobDir]:
+    """Take every job behind this number out of the queue; those it took out."""
+    waiting = [job for job in run.jobs() if job.number > behind and job.submitted and not job.started]
+    waiting = [job for job in waiting if not job.ended]
+    scheduler(run_cluster(run)).cancel(waiting)
+    for job in waiting:
+        if job.started is None and job.ended is None:
+            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
+    return waiting
+
+
+def discard(run: RunDir) -> None:
+    """Undo a submit that never came to its end: its jobs, all still held, and its directory."""
+    queue = scheduler(run_cluster(run))
+    jobs = [job for job in run.jobs() if job.submitted]
+    if any(job.started for job in jobs):
+        write_json(run.path / "queued.json", {"time": time.time(), "forgiven": 0})
+        return  # it had been released after all: it is a run
+    queue.cancel(jobs)
+    queue.cancel_ids(queue.orphans(run))
+    shutil.rmtree(run.path)
+
+
+def run_cluster(run: RunDir) -> Cluster:
+    """The cluster as it was when the run was submitted."""
+    record = run.submission
+    if record is None:
+        raise UserError(Fault(str(run.path), "holds no submission.json; it is no whole run."))
+    return cluster_from(record["cluster"], run.path / "submission.json")
+
+
+def run_env(run: RunDir) -> Env:
+    """The env as it was when the run was submitted."""
+    record = run.submission
+    assert record is not None  # run_cluster was there first
+    return Env(Path(record["env"]))
+
+
+def rebuild_submission(run: RunDir, number: int, after: tuple[str, ...]) -> Submission:
+    """The submission of a job, from the run's own records."""
+    return make_submission(run, number, after, run.recipe, run_cluster(run), run_env(run))
+
+
+def _given(plan: Plan) -> dict[str, object]:
+    given: dict[str, object] = {"recipe": plan.recipe.model_dump(mode="json")}
+    return {**given, "cluster": plan.cluster.model_dump(mode="json"), "env": str(plan.env.prefix)}
+
+
+def _same_name(run: RunDir, name: str) -> bool:
+    base, dash, number = run.name.rpartition("-")
+    return run.name == name or (base == name and bool(dash) and number.isdigit())
+
+
+def _submit_lock(folder: Path) -> Lock:
+    return Lock(folder / "submit.lock")
+
+
+def _clear_unfinished(root: Path) -> None:
+    """Remove hidden folders of submits that were killed before they had a name."""
+    for path in root.glob(".new-*"):
+        with locked(_submit_lock(path).path) as mine:
+            if mine:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, RunDir]:
+    """A run directory with all that jobs read, under the first free name, and its submit lock, which is ours."""
+    folder = root / f".new-{uuid.uuid4().hex[:12]}"
+    folder.mkdir(mode=0o700)
+    lock = _submit_lock(folder)
+    lock.take()
+    run, recipe = RunDir(folder), plan.recipe
+    (folder / "jobs").mkdir(mode=0o700)
+    shutil.copy(plan.file.path, folder / "recipe.yaml")
+    source = Path(hpcft.__file__).parent
+    shutil.copytree(source, run.code / "hpcft", ignore=shutil.ignore_patterns("__pycache__"))
+    write_json(folder / "provenance.json", {"overrides": list(plan.file.overrides), **git_state(plan.file.path)})
+    write_json(folder / "submission.json", {**given, "time": time.time()})
+    for number in range(1, FREE_NAMES):
+        name = recipe.name if number == 1 else f"{recipe.name}-{number}"
+        final = root / name
+        if recipe.data.template:
+            shutil.copy(recipe.data.template, folder / "template.md")
+            data = recipe.data.model_copy(update={"template": str(final / "template.md")})
+            recipe = recipe.model_copy(update={"data": data})
+        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+        with contextlib.suppress(OSError):  # taken: rename does not replace a folder that holds something
+            folder.rename(final)
+            lock.path = final / "submit.lock"
+            return lock, RunDir(final)
+        recipe = plan.recipe
+    raise UserError(Fault(str(root), f'holds {FREE_NAMES} runs named "{plan.recipe.name}".', "Change the name."))
+
+
+def git_state(path: Path) -> dict[str, str | None]:
+    """{git_sha, git_diff} of the checkout around this file; None where there is no git or no checkout."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(path.absolute().parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, errors="replace")
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    sha = git("rev-parse", "HEAD")
+    return {"git_sha": sha.strip() if sha else None, "git_diff": git("diff", "HEAD") if sha else None}

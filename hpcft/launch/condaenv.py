@@ -1,0 +1,75 @@
+"""Environments: which python a job runs, and the shell lines that make the rest of the env felt."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcft.errors import Fault, UserError
+
+
+@dataclass(frozen=True)
+class Env:
+    """A conda environment, or a venv, by its prefix."""
+
+    prefix: Path
+
+    @property
+    def python(self) -> Path:
+        return self.prefix / "bin" / "python"
+
+    @property
+    def is_conda(self) -> bool:
+        return (self.prefix / "conda-meta").is_dir()
+
+    def setup(self) -> tuple[str, ...]:
+        """Shell lines that activate it without conda: never `conda run`, which swallows signals and output."""
+        prefix = shlex.quote(str(self.prefix))
+        lines = [
+            "unset PYTHONHOME PYTHONSTARTUP",
+            # ~/.local comes before an env's own packages unless it is told not to (PEP 370).
+            "export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1",
+            f"export PATH={prefix}/bin:$PATH",
+        ]
+        if not self.is_conda:
+            return (*lines, f"export VIRTUAL_ENV={prefix}")
+        return (
+            *lines,
+            f"export CONDA_PREFIX={prefix} CONDA_DEFAULT_ENV={shlex.quote(self.prefix.name)}",
+            f'for script in {prefix}/etc/conda/activate.d/*.sh; do [ -r "$script" ] && . "$script"; done',
+        )
+
+
+def find_env(name: str | None, where: str) -> Env:
+    """The env of this name or prefix; the one that runs this command for None. Raises UserError if there is none."""
+    if name is None:
+        return Env(Path(sys.prefix))
+    candidates = [Path(name).expanduser().absolute()] if "/" in name else named_envs().get(name, [])
+    for prefix in candidates:
+        if os.access(prefix / "bin" / "python", os.X_OK):
+            return Env(prefix)
+    known = sorted(named_envs())
+    fix = f"conda knows: {', '.join(known)}." if known else "Write the prefix, as `conda env list` shows it."
+    raise UserError(Fault(where, f'env = "{name}": no environment with bin/python there.', fix))
+
+
+def named_envs() -> dict[str, list[Path]]:
+    """Prefixes by name, from where conda itself looks; conda is not started, which would take a second."""
+    prefixes: list[Path] = []
+    registry = Path.home() / ".conda" / "environments.txt"
+    if registry.is_file():
+        prefixes += [Path(line) for line in registry.read_text().splitlines() if line.strip()]
+    folders = [Path(text) for text in os.environ.get("CONDA_ENVS_PATH", "").split(os.pathsep) if text]
+    folders += [Path(text) for text in os.environ.get("CONDA_ENVS_DIRS", "").split(os.pathsep) if text]
+    if executable := os.environ.get("CONDA_EXE"):
+        folders.append(Path(executable).parent.parent / "envs")
+    for folder in folders:
+        prefixes += sorted(folder.iterdir()) if folder.is_dir() else []
+    found: dict[str, list[Path]] = {}
+    for prefix in prefixes:
+        if prefix.is_dir() and prefix not in found.setdefault(prefix.name, []):
+            found[prefix.name].append(prefix)
+    return {name: paths for name, paths in found.items() if paths}

@@ -1,0 +1,66 @@
+"""`hpcft debug`: a shell where a job would run, in the env and with the variables that it would have."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import hpcft
+from hpcft.launch import slurm
+from hpcft.launch.plan import Plan
+from hpcft.launch.submission import code_setup, slurm_options
+from hpcft.rundir import make_root
+
+SHORT = "0:30:00"
+"""Walltime of a debug shell where neither command nor cluster names one."""
+LEAK = "unset ${!SLURM_NTASKS*} ${!SLURM_STEP*} SLURM_PROCID SLURM_LOCALID SLURM_TASKS_PER_NODE"
+"""What srun sets for its own task makes libraries believe that they were started as ranks."""
+
+
+def shell_lines(plan: Plan) -> tuple[str, ...]:
+    """What the shell reads first: the setup of the job, the code as it is now, and a prompt that says where it is."""
+    here = Path(hpcft.__file__).parent.parent
+    threads = plan.recipe.resources.cpus_per_process or 1
+    return (
+        "[ -r ~/.bashrc ] && . ~/.bashrc",
+        *plan.cluster.setup,
+        *plan.env.setup(),
+        *code_setup(here),
+        f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} CUBLAS_WORKSPACE_CONFIG=:4096:8",
+        LEAK,
+        f"PS1='[hpcft {plan.recipe.name} on \\h] \\w\\$ '",
+    )
+
+
+def command(plan: Plan, rcfile: Path, walltime: str | None) -> list[str]:
+    """The command that opens the shell: srun on a cluster, bash itself on this machine."""
+    bash = ["bash", "--rcfile", str(rcfile), "-i"]
+    if plan.cluster.kind == "local":
+        return bash
+    options = {**slurm_options(plan.recipe, plan.cluster), "time": walltime or SHORT}
+    if walltime is None:
+        options |= plan.cluster.debug_options
+    flags = [f"--{key}={value}" for key, value in sorted(options.items())]
+    return ["srun", *flags, f"--job-name=hpcft-debug-{plan.recipe.name}", "--pty", *bash]
+
+
+def describe(plan: Plan, walltime: str | None) -> str:
+    """The whole of it as text, for `--dry-run`."""
+    return "\n".join([shlex.join(command(plan, Path("RCFILE"), walltime)), "", "# RCFILE", *shell_lines(plan)])
+
+
+def open_shell(plan: Plan, root: Path, walltime: str | None) -> int:
+    """The shell's exit code, after the user has left it."""
+    make_root(root)  # the file must be where the compute node sees it
+    handle, name = tempfile.mkstemp(prefix=".debug-", suffix=".sh", dir=root)
+    rcfile = Path(name)
+    try:
+        os.write(handle, ("\n".join(shell_lines(plan)) + "\n").encode())
+        os.close(handle)
+        with slurm.scrubbed_environment():
+            return subprocess.call(command(plan, rcfile, walltime))
+    finally:
+        rcfile.unlink(missing_ok=True)

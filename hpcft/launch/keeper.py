@@ -1,0 +1,51 @@
+"""Keeps the local queue of one run: starts each job when the one before is gone. `python -m hpcft.launch.keeper RUN`"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hpcft.launch import chain, local
+from hpcft.launch.scheduler import Payload
+from hpcft.rundir import JobDir, RunDir, write_json
+
+
+def keep(run: RunDir) -> None:
+    """Start jobs until none waits."""
+    while local.next_job(run):
+        lock = local.keeper_lock(run)
+        if not lock.take(patience=5.0):
+            return
+        while job := local.next_job(run):
+            run_one(run, job)
+            # A job that was killed in its first second has not queued the next: Slurm would have that one already.
+            chain.top_up(run, job.number)
+        # After the lock is dropped, the outer loop looks once more: a job recorded meanwhile saw us still there.
+        lock.drop()
+
+
+def run_one(run: RunDir, job: JobDir) -> None:
+    """Start one job and wait until it, and whatever ran before it, is gone."""
+    while run.lock.held():
+        time.sleep(0.1)
+    submission = chain.rebuild_submission(run, job.number, ())
+    process = local.start(submission, Payload(str(run.path), job.number))
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+    while run.lock.held():  # the controller may be killed apart from its job
+        time.sleep(0.1)
+    if job.started is None:
+        # It died before python reached our code; without this the keeper would start it again and again.
+        write_json(job.path / "ended.json", {"ending": "killed", "time": time.time(), "found_by": "keeper"})
+
+
+if __name__ == "__main__":
+    try:
+        keep(RunDir(Path(sys.argv[1])))
+    except subprocess.SubprocessError as error:
+        sys.exit(f"keeper: {error}")

@@ -1,0 +1,210 @@
+"""The plan: recipe, cluster and env held against each other; what will be sent, or every reason why it cannot."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcft.errors import Fault, UserError
+from hpcft.launch import slurm
+from hpcft.launch.cluster import Choice, Cluster, read_cluster
+from hpcft.launch.condaenv import Env, find_env
+from hpcft.launch.submission import Submission, job_walltime, make_submission
+from hpcft.recipe import Recipe, RecipeFile, read_recipe, walltime_seconds
+from hpcft.rundir import RunDir
+from hpcft.template import PromptTemplate, read_template
+
+FORMATS = (".jsonl", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that fits its cluster and env."""
+
+    file: RecipeFile
+    cluster: Cluster
+    env: Env
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.file.recipe
+
+    @property
+    def walltime(self) -> int:
+        """Seconds of one job."""
+        return job_walltime(self.recipe, self.cluster)
+
+    def submission(self, run: RunDir, number: int, after: tuple[str, ...]) -> Submission:
+        """The job of this number as it would be sent."""
+        return make_submission(run, number, after, self.recipe, self.cluster, self.env)
+
+
+def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> Plan:
+    """The plan for a recipe file. Raises UserError with all faults of recipe, cluster and env at once."""
+    file = read_recipe(path, overrides)
+    choice = Choice(cluster_name or file.recipe.cluster, "--cluster" if cluster_name else file.where("cluster"))
+    faults: list[Fault] = []
+    cluster = env = None
+    try:
+        cluster = read_cluster(choice)
+    except UserError as error:
+        faults += error.faults
+    try:
+        env = find_env(file.recipe.env, file.where("env"))
+    except UserError as error:
+        faults += error.faults
+    faults += recipe_faults(file)
+    if cluster is not None:
+        faults += fit(file, cluster)
+    if faults or cluster is None or env is None:
+        raise UserError(faults)
+    return Plan(file, cluster, env)
+
+
+def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
+    """Every reason why this recipe cannot run on this cluster."""
+    recipe, resources = file.recipe, file.recipe.resources
+    if cluster.kind == "slurm" and not slurm.available():
+        yield Fault(f"cluster {cluster.name}", "sbatch is not on PATH.", "Submit on a login node of the cluster.")
+    where = file.where("resources.gpus")
+    if cluster.gpus_per_node is not None and resources.gpus > cluster.gpus_per_node:
+        has = f"a node of {cluster.name} has {cluster.gpus_per_node}"
+        yield Fault(where, f"resources.gpus = {resources.gpus}: {has}.", f"Ask for {cluster.gpus_per_node} at most.")
+    elif resources.gpus and cluster.kind == "slurm" and cluster.gpu_request is None:
+        yield Fault(where, f"the file of {cluster.name} has no gpu_request, so none can be asked for.")
+    if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:
+        what = f'train.precision = "bf16": {cluster.name}\'s {cluster.gpu or "GPU"} has no bf16.'
+        yield Fault(file.where("train.precision"), what, 'Use "fp16" or "fp32".')
+    where = file.where("resources.walltime")
+    if resources.walltime is None and cluster.max_walltime is None:
+        yield Fault(where, f"resources.walltime is missing, and {cluster.name} names no longest job.")
+    elif (asked := resources.walltime) and (longest := cluster.max_walltime):
+        if walltime_seconds(asked) > walltime_seconds(longest):
+            fix = "The chain goes on past it by itself: write a walltime within it."
+            yield Fault(where, f'resources.walltime = "{asked}": {cluster.name} allows {longest}.', fix)
+    if cluster.max_submit and cluster.jobs_may_submit and 1 + resources.queued > cluster.max_submit:
+        what = f"resources.queued = {resources.queued}: {cluster.name} takes {cluster.max_submit} jobs of a user."
+        yield Fault(file.where("resources.queued"), what, f"Write {cluster.max_submit - 1} at most.")
+
+
+def recipe_faults(file: RecipeFile) -> Iterator[Fault]:
+    """What is wrong with the recipe and the files it names, as far as it can be known without torch."""
+    recipe, train = file.recipe, file.recipe.train
+    if (train.steps is None) == (train.epochs is None):
+        have = "both train.steps and train.epochs" if train.steps else "neither train.steps nor train.epochs"
+        yield Fault(file.where("train"), f"{have} given.", "Write one of the two.")
+    if recipe.resources.processes and recipe.resources.gpus:
+        what = "resources.processes goes with gpus: 0; with GPUs there is one process for each."
+        yield Fault(file.where("resources.processes"), what, "Remove one.")
+    unit = train.micro_batch_size * recipe.processes
+    if train.batch_size % unit:
+        what = f"train.batch_size = {train.batch_size} is no multiple of micro_batch_size x processes = {unit}."
+        yield Fault(file.where("train.batch_size"), what, f"Write {max(1, train.batch_size // unit) * unit}.")
+    if train.precision == "fp16" and not recipe.resources.gpus:
+        yield Fault(file.where("train.precision"), 'train.precision = "fp16" needs a GPU.', 'Use "fp32".')
+    if train.steps and train.warmup_steps >= train.steps:
+        what = f"train.warmup_steps = {train.warmup_steps} leaves none of the {train.steps} steps to fall."
+        yield Fault(file.where("train.warmup_steps"), what)
+    if recipe.evaluate.every and not recipe.data.validation:
+        yield Fault(file.where("evaluate.every"), "evaluate.every needs data.validation.")
+    if recipe.evaluate.choices is not None:
+        yield from _choices_faults(file)
+    yield from _model_faults(file)
+    yield from _data_faults(file)
+
+
+def _choices_faults(file: RecipeFile) -> Iterator[Fault]:
+    where, choices = file.where("evaluate.choices"), file.recipe.evaluate.choices or ()
+    if file.recipe.task != "instruct":
+        yield Fault(where, "evaluate.choices goes with the task instruct.")
+    elif not file.recipe.data.test:
+        yield Fault(where, "evaluate.choices needs data.test.")
+    if len(set(choices)) < 2 or len(set(choices)) < len(choices) or not all(choices):
+        yield Fault(where, "evaluate.choices wants at least two different completions.")
+
+
+def _model_faults(file: RecipeFile) -> Iterator[Fault]:
+    path = Path(file.recipe.model.path)
+    if not path.is_absolute():
+        return  # a hub id: the job will find out
+    where = file.where("model.path")
+    if not path.is_dir():
+        yield Fault(where, f"no such model folder: {path}.", "A hub id has the form owner/name.")
+    elif not (path / "config.json").is_file():
+        yield Fault(where, f"{path} is no model folder: it has no config.json.")
+
+
+def _data_faults(file: RecipeFile) -> Iterator[Fault]:
+    data, template = file.recipe.data, None
+    if file.recipe.task == "instruct":
+        where = file.where("data.template")
+        if data.template is None:
+            yield Fault(where, "the task instruct needs data.template.", "Name a Markdown file.")
+        else:
+            try:
+                template = read_template(Path(data.template))
+            except (OSError, UnicodeDecodeError) as error:
+                reason = (error.strerror or "").lower() if isinstance(error, OSError) else "no UTF-8 text"
+                yield Fault(where, f"{data.template} cannot be read: {reason}.")
+            else:
+                if problem := template.fault():
+                    yield Fault(data.template, f"{problem}.", "Write it as `... {{column}} ... {{completion}}`.")
+                    template = None
+    needed = _needed_columns(file.recipe, template)
+    for key in ("train", "validation", "test"):
+        if path := getattr(data, key):
+            yield from _rows_faults(file.where(f"data.{key}"), Path(path), needed)
+
+
+def _needed_columns(recipe: Recipe, template: PromptTemplate | None) -> list[str]:
+    if recipe.task == "corpus":
+        return [recipe.data.text]
+    return list(dict.fromkeys(template.columns)) if template else []
+
+
+def _rows_faults(where: str, path: Path, needed: list[str]) -> Iterator[Fault]:
+    if path.suffix not in FORMATS:
+        yield Fault(where, f'{path}: "{path.suffix}" is no known format.', f"Known: {', '.join(FORMATS)}.")
+        return
+    try:
+        if path.stat().st_size == 0:
+            yield Fault(where, f"{path} is empty.")
+            return
+        columns = _first_columns(path)
+    except OSError as error:
+        yield Fault(where, f"{path} cannot be read: {(error.strerror or '').lower()}.")
+    except ValueError as error:
+        yield Fault(where, f"{path}: {error}.")
+    else:
+        if columns is None:
+            return
+        if missing := [column for column in needed if column not in columns]:
+            names = ", ".join(f'"{column}"' for column in missing)
+            yield Fault(where, f"{path} has no column {names}.", f"It has {', '.join(columns)}.")
+
+
+def _first_columns(path: Path) -> list[str] | None:
+    """Columns of the first row; None for parquet, which only the job can read. Raises ValueError: no row there."""
+    if path.suffix == ".parquet":
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            csv.field_size_limit(1 << 30)
+            reader = csv.reader(file)
+            columns = next(reader, [])
+            if next(reader, None) is None:
+                raise ValueError("has a header and no row")
+            return columns
+        line = next((line for line in file if line.strip()), "")
+    if not line:
+        raise ValueError("holds no row")
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"its first line is no JSON: {error.msg}") from None
+    if not isinstance(row, dict):
+        raise ValueError("its first line is no JSON object")
+    return list(row)

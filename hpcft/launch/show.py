@@ -1,0 +1,201 @@
+"""What a person sees of runs: tables, a live line while one waits, and the last words of a finished run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from hpcft.launch import slurm
+from hpcft.launch.chain import run_cluster
+from hpcft.launch.plan import Plan
+from hpcft.launch.status import JobStatus, RunStatus, ask, read_status
+from hpcft.rundir import RunDir, read_json
+
+console = Console()
+STATE_COLOURS = {"finished": "green", "running": "cyan", "queued": "yellow", "halted": "red", "broken off": "red"}
+QUIET_INTERVAL = 5.0
+"""Seconds between two plain lines where there is no terminal."""
+ASK_INTERVAL = {"slurm": 30.0, "local": 0.0}
+"""Seconds between two questions to the scheduler while one waits; files are read in between."""
+
+
+def duration(seconds: float | None) -> str:
+    """`1:02:03`, or a dash for None."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def print_submitted(run: RunDir) -> None:
+    """What was queued, and what to type next."""
+    waiting = [job for job in run.jobs() if job.submitted and not job.ended]
+    ids = ", ".join(f"{job.number} ({job.slurm_id})" for job in waiting)
+    print(f"run {run.name}: jobs {ids} queued in {run.path}")
+    print(f"`hpcft status {run.name}` shows it, `hpcft logs -f {run.name}` follows it.", flush=True)
+
+
+def print_plan(plan: Plan, root: Path) -> None:
+    """The exact script of the first job, and the plan; nothing is made on disk."""
+    run = RunDir(root / plan.recipe.name)
+    first = plan.submission(run, 1, ())
+    if plan.cluster.kind == "slurm":
+        print(slurm.script(first))
+    else:
+        print(
+            "\n".join(["#!/bin/bash", *first.setup, f"exec {first.python} -u -m submitit.core._submit {first.folder}"])
+        )
+    recipe = plan.recipe
+    model = recipe.model.path if recipe.model.path.startswith("/") else f"{recipe.model.path} (hub id)"
+    queued = min(recipe.resources.jobs, 1 + recipe.resources.queued)
+    steps = f"{recipe.train.steps} steps" if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
+    accumulation = f"{recipe.train.micro_batch_size} x {recipe.processes} processes x {recipe.accumulation}"
+    print("# plan")
+    for key, value in (
+        ("run", f"{run.path}, with a number behind it if that is taken"),
+        ("cluster", plan.cluster.name),
+        ("env", plan.env.prefix),
+        ("model", model),
+        ("length", f"{steps} of {recipe.train.batch_size} rows ({accumulation} micro-batches)"),
+        ("job", f"{duration(plan.walltime)}, {recipe.resources.gpus} GPUs"),
+        ("chain", f"{queued} jobs at first, {recipe.resources.jobs} at most; each queues the next"),
+        ("jobs needed", "unknown until the first job has run"),
+    ):
+        print(f"# {key:12} {value}")
+
+
+def print_runs(runs: Sequence[RunStatus]) -> None:
+    """A row a run, and below it what is to be done about those that need it."""
+    table = Table("run", "state", "step", "loss", "validation", "saved", "jobs", "time left")
+    for run in runs:
+        colour = STATE_COLOURS.get(run.state, "")
+        state = f"[{colour}]{run.state}[/]" if colour else run.state
+        steps = f"{run.step}/{run.total_steps or '?'}"
+        jobs = str(sum(job.ending is not None or job.resume_step is not None for job in run.jobs))
+        saved = "-" if run.saved_step is None else str(run.saved_step)
+        left = duration(run.eta_seconds)
+        table.add_row(run.name, state, steps, _number(run.loss), _number(run.validation_loss), saved, jobs, left)
+    console.print(table)
+    for run in runs:
+        if run.note:
+            console.print(f"{run.name}: {run.note}", markup=False, highlight=False)
+
+
+def print_jobs(run: RunStatus) -> None:
+    """A row a job: the steps it kept, where its seconds went, how it ended."""
+    table = Table("job", "id", "ending", "steps kept", "loss", "useful s", "overhead s", "node")
+    for job in run.jobs:
+        if job.ending == "cancelled" and not job.wall_seconds:
+            continue
+        kept = f"{job.first_step}-{job.last_step} ({job.kept_steps})" if job.kept_steps else "-"
+        ending = job.ending or (job.state or "?").lower()
+        table.add_row(
+            f"{job.number}" if job.attempt == 1 else f"{job.number}.{job.attempt}",
+            job.slurm_id or "-",
+            ending,
+            kept,
+            _number(job.loss),
+            f"{job.useful_seconds:.1f}",
+            _overhead(job),
+            job.node or "-",
+        )
+    console.print(table)
+    for job in run.jobs:
+        if job.why:
+            console.print(f"job {job.number} {job.ending}: {job.why}", markup=False, highlight=False)
+
+
+def _overhead(job: JobStatus) -> str:
+    return "-" if job.wall_seconds is None else f"{max(0.0, job.wall_seconds - job.useful_seconds):.1f}"
+
+
+def print_evaluation(run: RunDir) -> None:
+    """Accuracy before and after, beside what always answering the commonest would give."""
+    before, after = read_json(run.evaluation / "before.json"), read_json(run.evaluation / "after.json")
+    if not after:
+        return
+    first = f"{before['accuracy']:.1%} before, " if before else ""
+    console.print(
+        f"accuracy on {after['rows']} held-out rows: {first}[bold]{after['accuracy']:.1%} after[/] "
+        f"(the commonest answer alone: {after['majority']:.1%})",
+        highlight=False,
+    )
+
+
+def follow(run: RunDir) -> RunStatus:
+    """The status at the end of the run, which is shown while it goes on.
+
+    On a terminal a live line, elsewhere a plain line every few seconds. KeyboardInterrupt leaves the run going.
+    """
+    interval = ASK_INTERVAL[run_cluster(run).kind]
+    if sys.stdout.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[words]}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(run.name, total=run.total_steps() or 1, words="")
+
+            def show(status: RunStatus) -> None:
+                total = status.total_steps or 1
+                bar.update(task, completed=status.step, total=total, words=live_words(status))
+
+            return _follow(run, interval, 0.5, show)
+    lines: set[str] = set()
+
+    def say(status: RunStatus) -> None:
+        line = f"{status.name}: step {status.step}/{status.total_steps or '?'} {live_words(status)}"
+        if line not in lines:
+            lines.clear()
+            lines.add(line)
+            print(line, flush=True)
+
+    return _follow(run, interval, QUIET_INTERVAL, say)
+
+
+def live_words(status: RunStatus) -> str:
+    """`job 2 train  loss 2.3107  612 tokens/s  0:48 left`: the running job in a line."""
+    job = next((job for job in reversed(status.jobs) if job.state == "RUNNING"), None)
+    if job is None:
+        return f"{status.state} {status.note}".strip()
+    words = [f"job {job.number}", status.phase or "starting"]
+    if status.loss is not None:
+        words.append(f"loss {status.loss:.4f}")
+    if status.tokens_per_second:
+        words.append(f"{status.tokens_per_second:.0f} tokens/s")
+    if status.eta_seconds is not None:
+        words.append(f"{duration(status.eta_seconds)} left")
+    if status.heartbeat_age and status.heartbeat_age > 60:
+        words.append(f"silent for {duration(status.heartbeat_age)}")
+    return "  ".join(words)
+
+
+def _follow(run: RunDir, interval: float, pause: float, show: Callable[[RunStatus], None]) -> RunStatus:
+    """Read the run's files every `pause` seconds, and ask the scheduler every `interval`."""
+    while True:
+        asked, answer = time.monotonic(), ask([run])
+        while True:
+            status = read_status([run], answer)[0]
+            over = status.state not in ("running", "queued", "unknown")
+            stale = time.monotonic() - asked >= interval
+            if not over:
+                show(status)
+            elif time.monotonic() - asked < pause or run.finished or run.halted:
+                return status
+            if stale or over:
+                break  # an end is believed only when the scheduler has just been asked
+            time.sleep(pause)
+        time.sleep(min(pause, 1.0))

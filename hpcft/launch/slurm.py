@@ -1,0 +1,235 @@
+"""Slurm: the only file that knows sbatch, squeue, sacct, scontrol, scancel and srun."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from hpcft.errors import Fault, UserError
+from hpcft.launch.submission import Submission
+
+TIMEOUT = 60
+"""Seconds after which a silent controller counts as lost for this call."""
+
+PENDING_REASONS = {
+    "Dependency": "waits for the job before it",
+    "Resources": "next in line, waits for a free node",
+    "Priority": "others are before it",
+    "JobHeldUser": "held",
+    "JobHeldAdmin": "held by an administrator",
+    "BeginTime": "waits for its earliest start",
+    "ReqNodeNotAvail": "the nodes it needs are away",
+    "PartitionDown": "the partition is down",
+    "PartitionNodeLimit": "asks for more nodes than the partition has",
+    "AssocMaxJobsLimit": "you already run as many jobs as you may",
+    "QOSMaxJobsPerUserLimit": "you already run as many jobs as you may",
+    "AssocGrpNodeLimit": "your group already uses its share of nodes",
+}
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What Slurm says of one job."""
+
+    state: str
+    """Slurm's own word, without what it hangs on: `PENDING`, `CANCELLED`."""
+    reason: str = ""
+    """Why it is pending, in words where they are known."""
+    node: str = ""
+    exit_code: str = ""
+    """`code:signal` of the batch process, from accounting."""
+
+
+class _Executor(submitit.SlurmExecutor):
+    """submitit's, less the wckey that some sites reject (submitit#1632), and usable where srun is not."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        lines = super()._make_submission_file_text(command, uid).splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("#SBATCH --wckey"))
+
+    def script(self) -> str:
+        return self._make_submission_file_text(self._submitit_command_str, "")
+
+
+def _executor(submission: Submission, hold: bool) -> _Executor:
+    # A new one for each job: submitit keeps a dependency once set (1.5.4 drops None in update_parameters).
+    executor = _Executor(folder=submission.folder, python=f"exec {submission.python}")
+    more: dict[str, Any] = {
+        **dict(submission.options),
+        # B: and exec: only our supervisor gets the signal; without B: children die of it, without exec bash does.
+        "signal": f"B:USR2@{submission.signal_lead}",
+        "comment": submission.comment,
+    }
+    if hold:
+        more["hold"] = True
+    if submission.after:
+        more["dependency"] = "afterany:" + ":".join(submission.after)
+    executor.update_parameters(
+        job_name=submission.job_name,
+        time=math.ceil(submission.walltime / 60),
+        use_srun=False,
+        stderr_to_stdout=True,
+        setup=list(submission.setup),
+        additional_parameters=more,
+    )
+    return executor
+
+
+def script(submission: Submission) -> str:
+    """The exact text that `submit` gives to sbatch. Makes nothing on disk but what submitit needs."""
+    return _executor(submission, hold=True).script()
+
+
+def submit(submission: Submission, payload: Callable[[], object]) -> str:
+    """The id of the new job, which is held until `release`. Raises UserError with sbatch's own words."""
+    with scrubbed_environment():
+        try:
+            job = _executor(submission, hold=True).submit(payload)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise UserError(Fault("sbatch", _own_words(str(error)))) from None
+        except FileNotFoundError:
+            raise UserError(Fault("sbatch", "is not on PATH.", "Submit on a login node of the cluster.")) from None
+    return str(job.job_id)
+
+
+def _own_words(text: str) -> str:
+    """sbatch's complaint out of submitit's wrapping."""
+    lines = [line.strip() for line in text.splitlines() if "sbatch: " in line or "error" in line.lower()]
+    return " ".join(dict.fromkeys(lines)) or text.strip()
+
+
+def available() -> bool:
+    """Whether sbatch is on PATH."""
+    return shutil.which("sbatch") is not None
+
+
+def release(ids: Sequence[str]) -> None:
+    """Let held jobs go, in one call. Raises UserError with scontrol's words."""
+    if ids:
+        _call("scontrol", "release", ",".join(ids))
+
+
+def cancel(ids: Sequence[str]) -> None:
+    """Cancel these jobs in one call: a chain ended one by one would start its next. Gone ones do not matter."""
+    if ids:
+        _call("scancel", *ids, tolerate="Invalid job id specified")
+
+
+def query(ids: Sequence[str], *, accounting: bool = True) -> dict[str, JobState] | None:
+    """What Slurm says of these jobs: one squeue and at most one sacct. None if Slurm did not answer.
+
+    A job that neither knows is not in the result. Text, not --json: squeue 22.05 ignores its filters then, and
+    later versions rename its fields.
+    """
+    if not ids:
+        return {}
+    try:
+        # Without --jobs: squeue fails as a whole if one id of the list is no longer known.
+        output = _call("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N")
+    except UserError:
+        return None
+    wanted, states = set(ids), {}
+    for line in output.splitlines():
+        number, state, reason, node = (line.split("|") + [""] * 3)[:4]
+        if number in wanted:
+            words = PENDING_REASONS.get(reason, reason if reason != "None" else "")
+            states[number] = JobState(state, words if state == "PENDING" else "", node)
+    missing = sorted(wanted - set(states))
+    if missing and accounting:
+        states.update(_account(missing))
+    return states
+
+
+def _account(ids: Sequence[str]) -> dict[str, JobState]:
+    """Ended jobs from accounting; nothing where a site has none."""
+    try:
+        output = _call("sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList,ExitCode", "-j", ",".join(ids))
+    except UserError:
+        return {}
+    states = {}
+    for line in output.splitlines():
+        number, state, node, exit_code = (line.split("|") + [""] * 3)[:4]
+        # "CANCELLED by 1000", and "COMPLETED+" where sacct cut the word.
+        states[number] = JobState((state.split() or ["UNKNOWN"])[0].rstrip("+"), "", node, exit_code)
+    return states
+
+
+def orphans(run: str) -> dict[str, str]:
+    """Comments by id of every job in the queue that carries this run's mark. Raises UserError if Slurm is away."""
+    output = _call("squeue", "--me", "--noheader", "--format=%A|%k")
+    pairs = (line.partition("|")[::2] for line in output.splitlines())
+    return {number: comment for number, comment in pairs if comment.startswith(f"hpcft:{run}:")}
+
+
+def end_time(job_id: str) -> float | None:
+    """Seconds since the epoch at which Slurm will kill this job; None if it does not say.
+
+    SLURM_JOB_END_TIME exists since 23.02; before that, and after a change of the limit, squeue knows.
+    """
+    try:
+        output = _call("squeue", "--noheader", "--jobs", job_id, "--format=%L")
+    except UserError:
+        output = ""
+    left = _seconds_left(output.strip())
+    if left is not None:
+        import time
+
+        return time.time() + left
+    text = os.environ.get("SLURM_JOB_END_TIME", "")
+    return float(text) if text.isdigit() else None
+
+
+def _seconds_left(text: str) -> int | None:
+    """Seconds in squeue's time left, `1-02:03:04`, `02:03:04`, `03:04`; None for UNLIMITED, INVALID and the like."""
+    days, dash, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in parts) or len(parts) < 2 or (dash and not days.isdigit()):
+        return None
+    seconds = 0
+    for part in parts:
+        seconds = seconds * 60 + int(part)
+    return seconds + int(days or 0) * 86400
+
+
+@contextlib.contextmanager
+def scrubbed_environment() -> Iterator[None]:
+    """Run a block without the SLURM_* and SBATCH_* variables of the job or srun shell that we may be in.
+
+    They would leak into the new job (SLURM_CPU_BIND costs silent speed). SLURM_CONF names the cluster and stays.
+    """
+    before = dict(os.environ)
+    leaking = [key for key in before if key.startswith(("SLURM_", "SBATCH_", "SRUN_", "PMI_", "PMIX_"))]
+    for key in leaking:
+        if key != "SLURM_CONF":
+            del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _call(program: str, *arguments: str, tolerate: str | None = None) -> str:
+    """What the program printed. Raises UserError with its own words if it failed."""
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=TIMEOUT)
+    except FileNotFoundError:
+        raise UserError(Fault(program, "is not on PATH.", "Run this on a node of the cluster.")) from None
+    except subprocess.TimeoutExpired:
+        raise UserError(Fault(program, f"did not answer within {TIMEOUT} s.", "Try again later.")) from None
+    if done.returncode and not (tolerate and tolerate in done.stderr):
+        raise UserError(Fault(program, (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"))
+    return done.stdout

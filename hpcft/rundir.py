@@ -1,0 +1,304 @@
+"""A run is a directory: where each fact of it lies, and how facts are written whole and found again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcft.errors import Fault, UserError
+from hpcft.recipe import Recipe
+
+JOB_NAME = re.compile(r"(\d{3,})(?:\.(\d+))?")
+
+
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Put a file in place so that a reader, or a crash, sees the old one or the new one and nothing between.
+
+    `durable=False` leaves out the fsync, for what is written every second and worth nothing after a crash.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(name).replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder outlive a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write a fact whole, as JSON that a person can read."""
+    write_whole(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode(), durable=durable)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The fact in this file; None where it was never written."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return value
+
+
+class Lock:
+    """One holder at a time, also across machines where the file system keeps flock; a dead holder keeps nothing.
+
+    flock belongs to the open file, so the kernel drops it when the last process that has it open is gone. It is
+    not inherited by children, since Python opens files close-on-exec.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+
+    def take(self, patience: float = 0.0) -> bool:
+        """Whether the lock is ours now, after at most `patience` seconds."""
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(handle)
+                    return False
+                time.sleep(0.1)
+            else:
+                self._handle = handle
+                return True
+
+    def drop(self) -> None:
+        """Let the next one in."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def held(self) -> bool:
+        """Whether somebody, we included, holds it."""
+        if self._handle is not None:
+            return True
+        if not self.path.exists():
+            return False
+        if self.take():
+            self.drop()
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, patience: float = 0.0) -> Iterator[bool]:
+    """Whether the lock could be taken; it is dropped at the end of the block."""
+    lock = Lock(path)
+    taken = lock.take(patience)
+    try:
+        yield taken
+    finally:
+        lock.drop()
+
+
+@dataclass(frozen=True)
+class JobDir:
+    """One job of a run, or a later attempt of it when Slurm requeued the same id."""
+
+    path: Path
+    number: int
+    attempt: int = 1
+
+    @property
+    def submitted(self) -> dict[str, Any] | None:
+        """{slurm_id, cluster, time, walltime, ...}; it belongs to the job, whatever the attempt."""
+        return read_json(self.path.parent / f"{self.number:03d}" / "submitted.json")
+
+    @property
+    def started(self) -> dict[str, Any] | None:
+        """{time, host, pid, end, ...}, written by the supervisor in its first second."""
+        return read_json(self.path / "started.json")
+
+    @property
+    def ended(self) -> dict[str, Any] | None:
+        """{ending, time, first_step, last_step, seconds, ...}, written once, whole."""
+        return read_json(self.path / "ended.json")
+
+    @property
+    def heartbeat(self) -> dict[str, Any] | None:
+        """{time, phase, step, loss, ...}, renewed while the job runs."""
+        return read_json(self.path / "heartbeat.json")
+
+    @property
+    def resumed(self) -> dict[str, Any] | None:
+        """{step, exactness, ...}: where training went on, written by the worker before its first step."""
+        return read_json(self.path / "resumed.json")
+
+    @property
+    def slurm_id(self) -> str | None:
+        """The scheduler's id, None while the submission is half-done."""
+        record = self.submitted
+        return record["slurm_id"] if record else None
+
+    @property
+    def label(self) -> str:
+        """`job003-4711`, or `job003-4711.2` for the second attempt: its name in TensorBoard."""
+        base = f"job{self.number:03d}-{self.slurm_id or 'none'}"
+        return base if self.attempt == 1 else f"{base}.{self.attempt}"
+
+    @property
+    def curve(self) -> Path:
+        """Folder of the event files that this job writes."""
+        return self.path / "curve"
+
+    @property
+    def log(self) -> Path:
+        """What the workers print."""
+        return self.path / "log.txt"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths and facts of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, with a number behind it if that was taken."""
+        return self.path.name
+
+    @property
+    def code(self) -> Path:
+        """hpcft as it was when the run was submitted; jobs import it from here."""
+        return self.path / "code"
+
+    @property
+    def jobs_folder(self) -> Path:
+        return self.path / "jobs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def features(self) -> Path:
+        """Tokenised rows, one folder a split."""
+        return self.path / "features"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
+    @property
+    def final_model(self) -> Path:
+        """What is left to use: a folder for `AutoModelForCausalLM.from_pretrained`."""
+        return self.path / "model"
+
+    @property
+    def lock(self) -> Lock:
+        """Held by the job that may write."""
+        return Lock(self.path / "lock")
+
+    @property
+    def stop_file(self) -> Path:
+        """Stands while the user wants the run to pause."""
+        return self.path / "STOP"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe, as every job reads it."""
+        return Recipe.model_validate_json((self.path / "recipe.json").read_bytes())
+
+    @property
+    def submission(self) -> dict[str, Any] | None:
+        """{recipe, cluster, env, time}: what was submitted, to what kind of machine."""
+        return read_json(self.path / "submission.json")
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        return read_json(self.path / "finished.json")
+
+    @property
+    def halted(self) -> dict[str, Any] | None:
+        """{reason, fix, job, time}: why no further job may start until `hpcft resume`."""
+        return read_json(self.path / "halted.json")
+
+    def job(self, number: int, attempt: int = 1) -> JobDir:
+        """The place of one job; it need not exist yet."""
+        name = f"{number:03d}" if attempt == 1 else f"{number:03d}.{attempt}"
+        return JobDir(self.jobs_folder / name, number, attempt)
+
+    def jobs(self) -> list[JobDir]:
+        """Every job and attempt that has a place, in order."""
+        found = []
+        for path in self.jobs_folder.iterdir() if self.jobs_folder.is_dir() else ():
+            if match := JOB_NAME.fullmatch(path.name):
+                found.append(JobDir(path, int(match[1]), int(match[2] or 1)))
+        return sorted(found, key=lambda job: (job.number, job.attempt))
+
+    def saved_steps(self) -> list[int]:
+        """Steps of the checkpoints that have a manifest, ascending; whether they are sound, loading tells."""
+        names = self.checkpoints.glob("step-*/manifest.json") if self.checkpoints.is_dir() else ()
+        return sorted(int(path.parent.name.removeprefix("step-")) for path in names)
+
+    def total_steps(self) -> int | None:
+        """Steps of the whole run; None until the first job has counted the rows of a run given in epochs."""
+        if steps := self.recipe.train.steps:
+            return steps
+        for job in reversed(self.jobs()):
+            if record := job.resumed:
+                return int(record["total_steps"])
+        return None
+
+
+def find_runs(root: Path) -> list[RunDir]:
+    """Every run below this folder, oldest name first; half-made ones (a leading dot) are left out."""
+    if not root.is_dir():
+        return []
+    paths = (path for path in root.iterdir() if not path.name.startswith(".") and (path / "recipe.json").is_file())
+    return [RunDir(path) for path in sorted(paths)]
+
+
+def find_run(root: Path, prefix: str) -> RunDir:
+    """The run of this name, else the only one whose name begins so. Raises UserError for none and for several."""
+    runs = find_runs(root)
+    exact = [run for run in runs if run.name == prefix]
+    fitting = exact or [run for run in runs if run.name.startswith(prefix)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(run.name for run in fitting)
+        raise UserError(Fault(prefix, f"fits {len(fitting)} runs: {names}.", "Write more of the name."))
+    names = ", ".join(run.name for run in runs[-10:]) or "none"
+    raise UserError(Fault(prefix, f"no run of this name in {root}.", f"There: {names}."))
+
+
+def make_root(root: Path) -> None:
+    """Make the folder of all runs. Raises UserError if nothing can be written there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        fix = "Name another folder with --runs or HPCFT_RUNS."
+        raise UserError(Fault(str(root), f"no run directory can be made here: {reason}.", fix)) from None

@@ -1,0 +1,1 @@
+"""WORKERS: what is learnt. One file a task, each turning rows into features."""

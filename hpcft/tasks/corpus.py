@@ -1,0 +1,52 @@
+"""Plain text: documents one behind the other, each closed by the end-of-text token, cut into blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcft.data.features import CHUNK, Feature
+from hpcft.data.rows import Row
+from hpcft.errors import Fault, UserError
+from hpcft.recipe import Recipe
+from hpcft.tasks.tokenize import tokenize
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What this task needs to make features of documents."""
+
+    column: str
+    tokenizer: Any
+    block: int
+    """Tokens of a block; the last one may be shorter."""
+
+    def chunks(self, rows: Sequence[Row], path: Path) -> Iterator[list[Feature]]:
+        """Blocks in the order of the documents, every token in one of them. Raises UserError: a column missing.
+
+        Documents [1, 2] and [3, 4, 5] with end 0 and block 4 make [1, 2, 0, 3] and [4, 5, 0].
+        """
+        rest: list[int] = []
+        for start in range(0, len(rows), CHUNK):
+            texts = []
+            for number, row in enumerate(rows[start : start + CHUNK], start + 1):
+                if self.column not in row:
+                    raise UserError(Fault(f"{path}, row {number}", f'has no column "{self.column}".'))
+                texts.append(str(row[self.column]))
+            for text in tokenize(self.tokenizer, texts):
+                rest += [*text.tokens, self.tokenizer.eos_token_id]
+            whole = len(rest) // self.block * self.block
+            yield [self._block(rest[first : first + self.block]) for first in range(0, whole, self.block)]
+            rest = rest[whole:]
+        if len(rest) > 1:  # a single token has nothing to be predicted from
+            yield [self._block(rest)]
+
+    def _block(self, tokens: list[int]) -> Feature:
+        return Feature(tokens, [True] * len(tokens))
+
+
+def make_corpus(recipe: Recipe, tokenizer: Any) -> Corpus:
+    """The task as the recipe wants it."""
+    return Corpus(recipe.data.text, tokenizer, recipe.data.max_length)

@@ -1,0 +1,1 @@
+"""WORKERS: the training loop, the model, checkpoints and evaluation."""

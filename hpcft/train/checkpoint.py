@@ -1,0 +1,162 @@
+"""Checkpoints: all that is needed to go on, written as transactions, believed only when their hashes fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hpcft.errors import Fault, UserError
+from hpcft.rundir import RunDir, sync_folder, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been verified."""
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors by name, each storage once: tied weights are saved under their first name."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen or tensor.numel() == 0:
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.detach().contiguous()
+    return tensors
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors as `exp_avg/h.0.weight`: by name, since an order of parameters may change."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{key}/{name}"] = torch.as_tensor(value).detach().contiguous()
+    return tensors
+
+
+def save(run: RunDir, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], keep: int) -> Path:
+    """The folder of a new checkpoint, whole on disk; older ones beyond `keep` are gone then.
+
+    Raises OSError with nothing changed but a hidden folder, which the next save clears away.
+    """
+    parent = run.checkpoints
+    parent.mkdir(exist_ok=True, mode=0o700)
+    for leftover in parent.glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    name = f"step-{state['step']:08d}"
+    writing = parent / f".writing-{name}"
+    writing.mkdir(mode=0o700)
+    for file, content in tensors.items():
+        save_file(dict(content), writing / f"{file}.safetensors")
+    write_json(writing / "state.json", dict(state))
+    files = {path.name: _seal(path) for path in sorted(writing.iterdir())}
+    write_json(writing / "manifest.json", {"format": FORMAT, "time": time.time(), "files": files})
+    final = parent / name
+    if final.exists():  # of the same step: a broken one that loading passed over, or one before an evaluation
+        final.rename(parent / f".replaced-{name}")
+    writing.rename(final)
+    sync_folder(parent)
+    prune(run, keep)
+    return final
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    """Size and hash of a file that is now on disk, not only in memory."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def prune(run: RunDir, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, the oldest first; and what a save put aside."""
+    for step in run.saved_steps()[:-keep]:
+        folder = run.checkpoints / f"step-{step:08d}"
+        # Under a hidden name first: a kill half-way must not leave a manifest over missing files.
+        hidden = folder.with_name(f".pruned-{folder.name}")
+        folder.rename(hidden)
+    for leftover in run.checkpoints.glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def newest_valid(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose every byte is as it was written, and what is wrong with newer ones, in words.
+
+    Raises UserError where checkpoints exist and none is sound: beginning again is the user's decision.
+    """
+    problems = []
+    steps = run.saved_steps()
+    for step in reversed(steps):
+        folder = run.checkpoints / f"step-{step:08d}"
+        problem = damage(folder)
+        if problem is None:
+            return read(run, step), problems
+        problems.append(f"checkpoint of step {step}: {problem}")
+    if steps:
+        fix = f"Delete {run.checkpoints} to begin at step 0, then resume."
+        raise UserError(Fault(str(run.checkpoints), f"no checkpoint is sound: {'; '.join(problems)}.", fix))
+    return None, problems
+
+
+def read(run: RunDir, step: int) -> Checkpoint:
+    """The checkpoint of this step, which somebody has verified."""
+    folder = run.checkpoints / f"step-{step:08d}"
+    return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None if every file has the size and hash of its manifest."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["format"] != FORMAT:
+            return f"has format {manifest['format']}, and this hpcft reads {FORMAT}"
+        for name, facts in manifest["files"].items():
+            path = folder / name
+            if path.stat().st_size != facts["size"]:
+                return f"{name} has {path.stat().st_size} bytes and should have {facts['size']}"
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
+                    return f"{name} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"cannot be read ({error})"
+    return None
+
+
+def load_into(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's tensors into model and optimizer, in place. Raises UserError if names do not fit."""
+    tied = set(model.state_dict()) - set(model_tensors(model))
+    missing, unexpected = model.load_state_dict(load_file(checkpoint.folder / "model.safetensors"), strict=False)
+    if lost := (set(missing) - tied) | set(unexpected):
+        what = f"does not fit this model: {', '.join(sorted(lost)[:5])}."
+        raise UserError(Fault(str(checkpoint.folder), what, "Is it the same one?"))
+    stored = load_file(checkpoint.folder / "optimizer.safetensors")
+    names = dict(model.named_parameters())
+    for full, tensor in stored.items():
+        key, _, name = full.partition("/")
+        parameter = names[name]
+        # AdamW keeps its step count on the CPU unless it is fused.
+        device = "cpu" if key == "step" and not optimizer.defaults.get("fused") else parameter.device
+        optimizer.state[parameter][key] = tensor.to(device)
+    lacking = [n for n, p in names.items() if p.requires_grad and p not in optimizer.state]
+    if stored and lacking:
+        raise UserError(Fault(str(checkpoint.folder), f"has no optimizer state for {', '.join(lacking[:5])}."))

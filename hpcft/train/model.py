@@ -1,0 +1,88 @@
+"""The model: a causal language model with a loss that is computed only where labels count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hpcft.errors import Fault, UserError
+from hpcft.recipe import Model
+
+
+class LossModel(nn.Module):
+    """A causal language model whose forward gives the summed loss of its targets.
+
+    The vocabulary projection, the largest tensor of a small model, is made only where there is a target.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.projects_exactly = _projects_exactly(model)
+
+    def forward(self, tokens: Tensor, mask: Tensor, trained: Tensor) -> Tensor:
+        """Scalar: cross-entropy in fp32, summed over the targets of this micro-batch; all inputs are (B, T)."""
+        targets = trained[:, 1:]
+        logits = self.logits(tokens, mask, targets)
+        return F.cross_entropy(logits.float(), tokens[:, 1:][targets], reduction="sum")
+
+    def logits(self, tokens: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        """(places that are True, vocabulary): what is predicted after each place; `places` is (B, T - 1)."""
+        if self.projects_exactly:
+            hidden = self.model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False)[0]
+            return self.model.get_output_embeddings()(hidden[:, :-1][places])
+        whole = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+        return whole[:, :-1][places]
+
+
+def _projects_exactly(model: Any) -> bool:
+    """Whether head(body(x)) is all that the model does; some scale or cap their logits behind the head."""
+    head = model.get_output_embeddings()
+    if head is None or model.base_model is model:
+        return False
+    training = model.training
+    model.eval()
+    tokens = torch.arange(1, 9, device=model.device)[None] % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        whole = model(input_ids=tokens, use_cache=False).logits
+        parts = head(model.base_model(input_ids=tokens, use_cache=False)[0])
+    model.train(training)
+    return bool(torch.allclose(whole, parts, rtol=1e-5, atol=1e-5))
+
+
+def load_tokenizer(model: Model) -> Any:
+    """The tokenizer beside the model. Raises UserError if it does not load."""
+    try:
+        return AutoTokenizer.from_pretrained(model.path, revision=model.revision or "main")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(_load_fault("tokenizer", model.path, error)) from error
+
+
+def load_model(model: Model) -> LossModel:
+    """The model in fp32, on the CPU, ready to train. Raises UserError if it does not load.
+
+    fp32 whatever the files hold: transformers 5 keeps their dtype, and fp16 weights cannot be unscaled.
+    """
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model.path, revision=model.revision or "main", dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(_load_fault("model", model.path, error)) from error
+    loaded.train()
+    return LossModel(loaded)
+
+
+def _load_fault(what: str, path: str, error: Exception) -> Fault:
+    words = str(error).strip().splitlines()
+    fix = "Check model.path, and that compute nodes reach the hub if it is a hub id."
+    return Fault(path, f"the {what} does not load: {words[0] if words else type(error).__name__}", fix)
+
+
+def padding_token(tokenizer: Any) -> int:
+    """A token for places that attention never sees; any will do."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)

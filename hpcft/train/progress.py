@@ -1,0 +1,56 @@
+"""What rank 0 tells the supervisor: where training is, and where its seconds went."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcft.rundir import write_json
+
+EVERY = 0.5
+"""Seconds between two reports at most; the file is on the node's own disk."""
+
+
+@dataclass
+class Progress:
+    """A small JSON file, rewritten as training goes on; silent on other ranks."""
+
+    path: Path
+    active: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _last: float = 0.0
+
+    def say(self, **facts: Any) -> None:
+        """Report now."""
+        self.facts.update(facts)
+        self._write()
+
+    def note(self, **facts: Any) -> None:
+        """Report if the last report is old enough."""
+        self.facts.update(facts)
+        if time.monotonic() - self._last >= EVERY:
+            self._write()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the seconds of this block under a name: start, train, evaluate, save."""
+        before = time.monotonic()
+        self.say(phase=name)
+        try:
+            yield
+        finally:
+            self.spent(name, time.monotonic() - before)
+
+    def spent(self, name: str, seconds: float) -> None:
+        """Add to the seconds of a phase."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def _write(self) -> None:
+        self._last = time.monotonic()
+        if self.active:
+            write_json(self.path, {**self.facts, "seconds": self.seconds}, durable=False)

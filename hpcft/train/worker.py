@@ -1,0 +1,53 @@
+"""One training process. `python -m hpcft.train.worker RUN NUMBER ATTEMPT SCRATCH`, started by the supervisor."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from hpcft.errors import UserError
+from hpcft.rundir import RunDir, write_json
+
+
+def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
+    """0 when the run is finished or stopped with everything saved; 2 for a fault of the user's, which is written."""
+    run = RunDir(Path(run_path))
+    job = run.job(int(number), int(attempt))
+    quiet()
+    # Here and not at the top: what fails in these imports is a fault of the env, and should read so in the log.
+    from hpcft.train.control import Stop
+    from hpcft.train.loop import train
+    from hpcft.train.setup import set_up
+
+    try:
+        training = set_up(run, job, Path(scratch))
+        train(training)
+    except Stop:
+        return 0
+    except UserError as error:
+        print(f"hpcft: {error}", file=sys.stderr, flush=True)
+        what = [f"{fault.where}: {fault.what}" for fault in error.faults]
+        fact = {"reason": "\n".join(what), "fix": " ".join(dict.fromkeys(fault.fix for fault in error.faults))}
+        write_json(job.path / "fault.json", fact)
+        return error.exit_code
+    return 0
+
+
+def quiet() -> None:
+    """Keep libraries from filling the log with bars that nobody watches."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+if __name__ == "__main__":
+    try:
+        code = main(*sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    # Straight out: torch.distributed's own clean-up may wait for a rank that has failed.
+    os._exit(code)
