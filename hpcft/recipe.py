@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -192,7 +192,7 @@ def place(path: Path, lines: Mapping[str, int], key: str) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML without surprises: `no` and `2:00:00` stay text, and `5e-5` is a number."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
 
 # PyYAML follows YAML 1.1, where 2:00:00 is the integer 7200, no is False and 5e-5 is text.

@@ -38,17 +38,20 @@ class Features:
     @cached_property
     def tokens(self) -> npt.NDArray[np.int32]:
         """(tokens of all rows,)"""
-        return np.load(self.folder / "tokens.npy", mmap_mode="r")
+        array: npt.NDArray[np.int32] = np.load(self.folder / "tokens.npy", mmap_mode="r")
+        return array
 
     @cached_property
     def trained(self) -> npt.NDArray[np.bool_]:
         """(tokens of all rows,)"""
-        return np.load(self.folder / "trained.npy", mmap_mode="r")
+        array: npt.NDArray[np.bool_] = np.load(self.folder / "trained.npy", mmap_mode="r")
+        return array
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
         """(rows + 1,): row i is tokens[offsets[i]:offsets[i + 1]]."""
-        return np.load(self.folder / "offsets.npy", mmap_mode="r")
+        array: npt.NDArray[np.int64] = np.load(self.folder / "offsets.npy", mmap_mode="r")
+        return array
 
     @cached_property
     def targets(self) -> npt.NDArray[np.int64]:

@@ -90,6 +90,10 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
         yield Fault(file.where("resources.queued"), what, f"Write {cluster.max_submit - 1} at most.")
 
 
+def _longer(asked: str | None, longest: str | None) -> bool:
+    return bool(asked and longest) and walltime_seconds(asked or "") > walltime_seconds(longest or "")
+
+
 def recipe_faults(file: RecipeFile) -> Iterator[Fault]:
     """What is wrong with the recipe and the files it names, as far as it can be known without torch."""
     recipe, train = file.recipe, file.recipe.train

@@ -104,7 +104,7 @@ def newest_valid(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
 
     Raises UserError where checkpoints exist and none is sound: beginning again is the user's decision.
     """
-    problems = []
+    problems: list[str] = []
     steps = run.saved_steps()
     for step in reversed(steps):
         folder = run.checkpoints / f"step-{step:08d}"

@@ -34,8 +34,9 @@ class LossModel(nn.Module):
         """(places that are True, vocabulary): what is predicted after each place; `places` is (B, T - 1)."""
         if self.projects_exactly:
             hidden = self.model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False)[0]
-            return self.model.get_output_embeddings()(hidden[:, :-1][places])
-        whole = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+            logits: Tensor = self.model.get_output_embeddings()(hidden[:, :-1][places])
+            return logits
+        whole: Tensor = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
         return whole[:, :-1][places]
 
 
