@@ -81,10 +81,9 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     where = file.where("resources.walltime")
     if resources.walltime is None and cluster.max_walltime is None:
         yield Fault(where, f"resources.walltime is missing, and {cluster.name} names no longest job.")
-    elif (asked := resources.walltime) and (longest := cluster.max_walltime):
-        if walltime_seconds(asked) > walltime_seconds(longest):
-            fix = "The chain goes on past it by itself: write a walltime within it."
-            yield Fault(where, f'resources.walltime = "{asked}": {cluster.name} allows {longest}.', fix)
+    elif _longer(resources.walltime, cluster.max_walltime):
+        what = f'resources.walltime = "{resources.walltime}": {cluster.name} allows {cluster.max_walltime}.'
+        yield Fault(where, what, "The chain goes on past it by itself: write a walltime within it.")
     if cluster.max_submit and cluster.jobs_may_submit and 1 + resources.queued > cluster.max_submit:
         what = f"resources.queued = {resources.queued}: {cluster.name} takes {cluster.max_submit} jobs of a user."
         yield Fault(file.where("resources.queued"), what, f"Write {cluster.max_submit - 1} at most.")
