@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from hpcft.errors import Fault, UserError, did_you_mean
+from hpcft.errors import Fault, UserError
+from hpcft.schema import (
+    Count,
+    Loader,
+    Memory,
+    Name,
+    Section,
+    Walltime,
+    explain,
+    explain_syntax,
+    place,
+    read_yaml,
+    sections,
+)
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def walltime_seconds(text: str) -> int:
-    """Seconds in `H:MM:SS`, `MM:SS` or `D-H:MM:SS`: `"2:00:00"` is 7200. Raises ValueError for anything else."""
-    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", text)
-    if match is None:
-        raise ValueError(f'"{text}" is no walltime; write hours:minutes:seconds, for example "2:00:00"')
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    if total == 0:
-        raise ValueError(f'"{text}" is no time at all')
-    return total
-
-
-def _walltime(text: str) -> str:
-    walltime_seconds(text)
-    return text
-
-
-Count = Annotated[int, Field(ge=1)]
-Walltime = Annotated[str, AfterValidator(_walltime)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, typed strictly, and deaf to keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -125,7 +112,7 @@ class Resources(Section):
     """Training processes where gpus is 0."""
     cpus_per_process: Count | None = None
     """Cores of each process; the cluster's rule when not given, one thread each on a machine without rule."""
-    memory: str | None = None
+    memory: Memory | None = None
     """Host memory of one job as Slurm writes it, "60G"; the cluster's rule when not given."""
     walltime: Walltime | None = None
     """Length of one job; the cluster's longest when not given."""
@@ -138,12 +125,12 @@ class Resources(Section):
 class Recipe(Section):
     """One run as the user wrote it, with defaults filled in."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
+    name: Name
     task: Literal["instruct", "corpus"]
     cluster: str = "orfeo"
     """A file of hpcft/launch/clusters or ~/.config/hpcft/clusters without its .yaml, or a path to one."""
     env: str | None = None
-    """conda environment by name or prefix; the one that submits when not given."""
+    """conda environment by name, or by prefix, which has a slash; the one that submits when not given."""
     model: Model
     data: Data
     train: Train = Train()
@@ -174,105 +161,70 @@ class RecipeFile:
     recipe: Recipe
     lines: dict[str, int] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    doubtful: frozenset[str] = frozenset()
+    """Top keys with a fault in them: what lies below is not what the user meant."""
 
     def where(self, key: str) -> str:
-        """`jobs/demo.yaml:7` for a dotted key, or `--set key` where it was overridden."""
-        if any(text.split("=", 1)[0].strip() == key for text in self.overrides):
-            return f"--set {key}"
+        """`jobs/demo.yaml:7` for a dotted key, or `--set key` where it, or what holds it, was overridden."""
+        for text in self.overrides:
+            given = text.split("=", 1)[0].strip()
+            if f"{key}.".startswith(f"{given}."):
+                return f"--set {given}"
         return place(self.path, self.lines, key)
-
-
-def place(path: Path, lines: Mapping[str, int], key: str) -> str:
-    """`jobs/demo.yaml:7`: the line of a dotted key, or of the nearest section around it that the file has."""
-    while key and key not in lines:
-        key = key.rpartition(".")[0]
-    return f"{path}:{lines.get(key, 1)}"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without surprises: `no` and `2:00:00` stay text, and `5e-5` is a number."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
-
-
-# PyYAML follows YAML 1.1, where 2:00:00 is the integer 7200, no is False and 5e-5 is text.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$"),
-    list("-+0123456789."),
-)
-
-
-def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(str(loader.construct_scalar(node)).replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(str(loader.construct_scalar(node)).replace("_", ""))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-
-
-def read_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping in a YAML text, and the line of each dotted key. Raises UserError: syntax, duplicate keys."""
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        faults: list[Fault] = []
-        lines: dict[str, int] = {}
-        _walk(node, "", path, lines, faults)
-        values = loader.construct_document(node) if node is not None else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(Fault(f"{path}:{line}", f"no valid YAML: {problem}.")) from None
-    finally:
-        loader.dispose()
-    if faults:
-        raise UserError(faults)
-    if not isinstance(values, dict):
-        raise UserError(Fault(f"{path}:1", "holds no mapping.", "Begin with `name: ...`."))
-    return values, lines
-
-
-def _walk(node: yaml.Node | None, prefix: str, path: Path, lines: dict[str, int], faults: list[Fault]) -> None:
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[f"{prefix}{index}"] = item.start_mark.line + 1
-            _walk(item, f"{prefix}{index}.", path, lines, faults)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key_node, value_node in node.value:
-        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
-        if key in lines:
-            faults.append(Fault(f"{path}:{line}", f'"{key}" stands here and in line {lines[key]}.', "Keep one."))
-        lines.setdefault(key, line)
-        _walk(value_node, f"{key}.", path, lines, faults)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
     """The recipe in a YAML file, with `section.key=value` overrides. Raises UserError with every fault in it."""
+    file, faults = check_recipe(path, overrides)
+    if faults or file is None:
+        raise UserError(faults)
+    return file
+
+
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RecipeFile | None, list[Fault]]:
+    """The recipe less what is wrong in it, and its faults; None for the recipe where too little is left.
+
+    Raises UserError if the file cannot be read, or not as YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UserError(Fault(str(path), f"cannot be read: {reason}.")) from None
     values, lines = read_yaml(path, text)
+    for key, section in sections(Recipe).items():
+        if section and key in values and values[key] is None:
+            values[key] = {}  # all its lines are comments
     faults = [fault for text in overrides for fault in _override(values, text)]
+    doubtful = {text.partition("=")[0].partition(".")[0].strip() for text in overrides if faults}
     file = RecipeFile(path, Recipe.model_construct(), lines, tuple(overrides))
     try:
-        recipe = Recipe.model_validate_json(json.dumps(values, default=str))
+        recipe = _validate(values)
     except ValidationError as error:
-        raise UserError(faults + explain(error, file.where, Recipe)) from None
-    if faults:
-        raise UserError(faults)
-    return RecipeFile(path, _resolve(recipe, path.absolute().parent), lines, tuple(overrides))
+        faults += explain(error, file.where, Recipe)
+        doubtful |= {str(detail["loc"][0]) for detail in error.errors()}
+        try:
+            recipe = _validate(_without(values, [detail["loc"][:2] for detail in error.errors()]))
+        except ValidationError:
+            return None, faults
+    recipe = _resolve(recipe, path.absolute().parent)
+    return RecipeFile(path, recipe, lines, tuple(overrides), frozenset(doubtful)), faults
+
+
+def _validate(values: Mapping[str, Any]) -> Recipe:
+    return Recipe.model_validate_json(json.dumps(values, default=str))
+
+
+def _without(values: Mapping[str, Any], locations: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
+    """The values less what stands at these places, each a key, or a section and a key."""
+    kept = {}
+    for key, value in values.items():
+        if (key,) in locations:
+            continue
+        if isinstance(value, dict):
+            value = {inner: item for inner, item in value.items() if (key, inner) not in locations}
+        kept[key] = value
+    return kept
 
 
 def _override(values: dict[str, Any], text: str) -> list[Fault]:
@@ -280,46 +232,24 @@ def _override(values: dict[str, Any], text: str) -> list[Fault]:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
-        return [Fault(f"--set {text}", "names no value.", "Write section.key=value.")]
+        return [Fault(f"--set {text}", f"names no {'value' if key else 'key'}.", "Write section.key=value.")]
     try:
-        parsed = yaml.load(value, Loader=_Loader)
+        parsed = yaml.load(value, Loader=Loader)
     except yaml.YAMLError as error:
-        return [Fault(f"--set {key}", f"{value!r} is no YAML value: {getattr(error, 'problem', error)}.")]
+        return [Fault(f"--set {key}", f"{value!r} is no YAML value: {explain_syntax(value, error)[1]}.", "Quote it.")]
     *sections, last = key.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            return [Fault(f"--set {key}", f'"{section}" is no section of the recipe.')]
+            return [Fault(f"--set {key}", f'"{section}" is no section of the recipe.', "Write section.key=value.")]
         values = inner
     values[last] = parsed
     return []
 
 
-def explain(error: ValidationError, where: Callable[[str], str], schema: type[BaseModel]) -> list[Fault]:
-    """pydantic's complaints as faults; `where` gives the place of a dotted key. An unknown key gets the nearest."""
-    faults = []
-    for detail in error.errors():
-        location = [str(part) for part in detail["loc"]]
-        key = ".".join(location)
-        if detail["type"] == "extra_forbidden":
-            known = _keys(schema, location[:-1])
-            faults.append(Fault(where(key), f'unknown key "{key}".', did_you_mean(location[-1], known)))
-        elif detail["type"] == "missing":
-            faults.append(Fault(where(key), f'"{key}" is missing.'))
-        else:
-            message = detail["msg"].removeprefix("Value error, ").rstrip(".")
-            value = json.dumps(detail["input"], default=str)
-            faults.append(Fault(where(key), f"{key} = {value}: {message[:1].lower()}{message[1:]}."))
-    return faults
-
-
-def _keys(schema: type[BaseModel], location: Sequence[str]) -> list[str]:
-    for part in location:
-        annotation = schema.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        schema = annotation
-    return list(schema.model_fields)
+def is_path(text: str) -> bool:
+    """Whether a cluster or env is meant by its place and not by its name."""
+    return "/" in text or text.endswith((".yaml", ".yml"))
 
 
 def _resolve(recipe: Recipe, folder: Path) -> Recipe:
@@ -334,7 +264,13 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     model = recipe.model
     if not is_hub_id(model.path, folder):
         model = model.model_copy(update={"path": absolute(model.path)})
-    return recipe.model_copy(update={"data": data, "model": model})
+    named = {
+        # Not resolved: an env that is reached through a link keeps the prefix that its scripts were made for.
+        key: os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100
+        for key in ("cluster", "env")
+        if (text := getattr(recipe, key)) and is_path(text)
+    }
+    return recipe.model_copy(update={"data": data, "model": model, **named})
 
 
 def is_hub_id(text: str, folder: Path) -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PLACEHOLDER = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}")
+PLACEHOLDER = re.compile(r"\{\{\s*([^{}\s](?:[^{}]*?[^{}\s])?)\s*\}\}")
+HALF = re.compile(r"\{\{\s*[\w-]+[^\S\n]*(?:\}(?!\})|\n|\Z)|(?<!\{)\{\s*[\w-]+\s*\}\}")
+"""A placeholder that lacks a brace: as text it would hide a column from the model, and nobody would know."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class PromptTemplate:
     def fault(self) -> str | None:
         """What makes this text no template, in words; None if it is one."""
         matches = list(PLACEHOLDER.finditer(self.text))
+        if half := HALF.search(self.text):
+            return f"has a placeholder that lacks a brace: {half[0].strip()}"
         if not matches:
             return "has no {{column}} placeholder"
         if self.text[matches[-1].end() :].strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import grp
 import json
 import os
@@ -15,7 +16,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from hpcft.errors import Fault, UserError, did_you_mean
-from hpcft.recipe import Count, Section, Walltime, explain, place, read_yaml
+from hpcft.recipe import is_path
+from hpcft.schema import Count, GpuRequest, Memory, Section, Walltime, explain, place, read_yaml
 
 SHIPPED = Path(__file__).parent / "clusters"
 
@@ -36,10 +38,10 @@ class Cluster(Section):
     """The card, for messages: `V100`."""
     bf16: bool = True
     """Whether the card computes in bf16; torch emulates it on a V100 and says that it does not."""
-    gpu_request: str | None = None
+    gpu_request: GpuRequest | None = None
     """The sbatch option that asks for GPUs, `gres=gpu:V100:{gpus}`."""
     cpus_per_gpu: Count | None = None
-    memory_per_gpu: str | None = None
+    memory_per_gpu: Memory | None = None
     """Host memory for each GPU as Slurm writes it, `60G`."""
     max_walltime: Walltime | None = None
     """Longest job of this user there, which may be shorter than the partition's limit."""
@@ -64,13 +66,13 @@ class Cluster(Section):
             group = grp.getgrgid(os.getgid()).gr_name
         except KeyError:
             group = str(os.getgid())
-        values = {"GROUP": group, **os.environ}
+        values = {"GROUP": group, "USER": getpass.getuser(), **os.environ}
         try:
             return Path(Template(self.runs).substitute(values)).expanduser()
         except (KeyError, ValueError) as error:
-            where = f"cluster {self.name}: runs = {self.runs}"
-            fix = "Name a folder with --runs or HPCFT_RUNS."
-            raise UserError(Fault(where, f"{error} has no value here.", fix)) from None
+            lacking = f"${error.args[0]} has no value here" if isinstance(error, KeyError) else "a $ stands alone in it"
+            what, fix = f'runs = "{self.runs}": {lacking}.', "Name a folder with --runs or HPCFT_RUNS."
+            raise UserError(Fault(f"cluster {self.name}", what, fix)) from None
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,15 @@ def cluster_files() -> dict[str, Path]:
 def read_cluster(choice: Choice) -> Cluster:
     """The cluster of this name or path. Raises UserError: unknown name, faults in the file."""
     known = cluster_files()
-    is_path = "/" in choice.name or choice.name.endswith((".yaml", ".yml"))
-    path = Path(choice.name).expanduser() if is_path else known.get(choice.name)
+    path = Path(choice.name).expanduser() if is_path(choice.name) else known.get(choice.name)
     if path is None:
         raise UserError(Fault(choice.where, f'no cluster "{choice.name}".', did_you_mean(choice.name, list(known))))
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(Fault(choice.where, f"{path} cannot be read: {(error.strerror or '').lower()}.")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
+        fix = f"Clusters known by name: {', '.join(sorted(known))}."
+        raise UserError(Fault(choice.where, f"{path} cannot be read: {reason}.", fix)) from None
     values, lines = read_yaml(path, text)
     return cluster_from(values, path, lines)
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcft.errors import Fault, UserError
+from hpcft.errors import Fault, UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,17 @@ def find_env(name: str | None, where: str) -> Env:
     """The env of this name or prefix; the one that runs this command for None. Raises UserError if there is none."""
     if name is None:
         return Env(Path(sys.prefix))
-    candidates = [Path(name).expanduser().absolute()] if "/" in name else named_envs().get(name, [])
+    known = named_envs()
+    candidates = [Path(name).expanduser().absolute()] if "/" in name else known.get(name, [])
     for prefix in candidates:
         if os.access(prefix / "bin" / "python", os.X_OK):
             return Env(prefix)
-    known = sorted(named_envs())
-    fix = f"conda knows: {', '.join(known)}." if known else "Write the prefix, as `conda env list` shows it."
-    raise UserError(Fault(where, f'env = "{name}": no environment with bin/python there.', fix))
+    prefixes = "Write its prefix, as `conda env list` shows it."
+    if candidates:
+        what = f"{candidates[0]} has no bin/python that can be run."
+        raise UserError(Fault(where, f'env = "{name}": {what}', prefixes))
+    fix = did_you_mean(name, list(known)) if known else prefixes
+    raise UserError(Fault(where, f'env = "{name}": conda knows no environment of this name.', fix))
 
 
 def named_envs() -> dict[str, list[Path]]:
@@ -68,8 +72,8 @@ def named_envs() -> dict[str, list[Path]]:
         folders.append(Path(executable).parent.parent / "envs")
     for folder in folders:
         prefixes += sorted(folder.iterdir()) if folder.is_dir() else []
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[Path]] = {"base": [Path(executable).parent.parent]} if executable else {}
     for prefix in prefixes:
-        if prefix.is_dir() and prefix not in found.setdefault(prefix.name, []):
-            found[prefix.name].append(prefix)
+        if prefix.is_dir() and prefix not in (same := found.setdefault(prefix.name, [])):
+            same.append(prefix)
     return {name: paths for name, paths in found.items() if paths}

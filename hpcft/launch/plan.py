@@ -13,11 +13,18 @@ from hpcft.launch import slurm
 from hpcft.launch.cluster import Choice, Cluster, read_cluster
 from hpcft.launch.condaenv import Env, find_env
 from hpcft.launch.submission import Submission, job_walltime, make_submission
-from hpcft.recipe import Recipe, RecipeFile, read_recipe, walltime_seconds
+from hpcft.recipe import Recipe, RecipeFile, check_recipe
 from hpcft.rundir import RunDir
+from hpcft.schema import walltime_seconds
 from hpcft.template import PromptTemplate, read_template
 
-FORMATS = (".jsonl", ".csv", ".parquet")
+HELP = {
+    ".jsonl": 'Write {"column": value, ...}, one row a line.',
+    ".csv": "Write a header and a row for each line below it.",
+    ".parquet": "Write it with pandas' to_parquet.",
+}
+"""What a file of rows looks like, by its ending."""
+FORMATS = tuple(HELP)
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,10 @@ class Plan:
 
 def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> Plan:
     """The plan for a recipe file. Raises UserError with all faults of recipe, cluster and env at once."""
-    file = read_recipe(path, overrides)
+    file, faults = check_recipe(path, overrides)
+    if file is None:
+        raise UserError(faults)
     choice = Choice(cluster_name or file.recipe.cluster, "--cluster" if cluster_name else file.where("cluster"))
-    faults: list[Fault] = []
     cluster = env = None
     try:
         cluster = read_cluster(choice)
@@ -57,7 +65,7 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) 
     except UserError as error:
         faults += error.faults
     faults += recipe_faults(file)
-    if cluster is not None:
+    if cluster is not None and not file.doubtful & {"cluster", "train", "resources"}:
         faults += fit(file, cluster)
     if faults or cluster is None or env is None:
         raise UserError(faults)
@@ -68,19 +76,21 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     """Every reason why this recipe cannot run on this cluster."""
     recipe, resources = file.recipe, file.recipe.resources
     if cluster.kind == "slurm" and not slurm.available():
-        yield Fault(f"cluster {cluster.name}", "sbatch is not on PATH.", "Submit on a login node of the cluster.")
+        yield Fault(f"cluster {cluster.name}", "sbatch is not on PATH.", "Submit on a login node there.")
     where = file.where("resources.gpus")
     if cluster.gpus_per_node is not None and resources.gpus > cluster.gpus_per_node:
         has = f"a node of {cluster.name} has {cluster.gpus_per_node}"
         yield Fault(where, f"resources.gpus = {resources.gpus}: {has}.", f"Ask for {cluster.gpus_per_node} at most.")
     elif resources.gpus and cluster.kind == "slurm" and cluster.gpu_request is None:
-        yield Fault(where, f"the file of {cluster.name} has no gpu_request, so none can be asked for.")
+        yield Fault(where, f"the file of {cluster.name} has no gpu_request, so none can be asked for.", "Add it there.")
     if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:
         what = f'train.precision = "bf16": {cluster.name}\'s {cluster.gpu or "GPU"} has no bf16.'
         yield Fault(file.where("train.precision"), what, 'Use "fp16" or "fp32".')
     where = file.where("resources.walltime")
     if resources.walltime is None and cluster.max_walltime is None:
-        yield Fault(where, f"resources.walltime is missing, and {cluster.name} names no longest job.")
+        yield Fault(
+            where, f"resources.walltime is missing, and {cluster.name} names no longest job.", 'Write "2:00:00".'
+        )
     elif _longer(resources.walltime, cluster.max_walltime):
         what = f'resources.walltime = "{resources.walltime}": {cluster.name} allows {cluster.max_walltime}.'
         yield Fault(where, what, "The chain goes on past it by itself: write a walltime within it.")
@@ -95,13 +105,24 @@ def _longer(asked: str | None, longest: str | None) -> bool:
 
 def recipe_faults(file: RecipeFile) -> Iterator[Fault]:
     """What is wrong with the recipe and the files it names, as far as it can be known without torch."""
+    if not file.doubtful & {"train", "resources"}:
+        yield from _train_faults(file)
+    if not file.doubtful & {"evaluate", "data", "task"}:
+        yield from _evaluate_faults(file)
+    if "model" not in file.doubtful:
+        yield from _model_faults(file)
+    if not file.doubtful & {"data", "task"}:
+        yield from _data_faults(file)
+
+
+def _train_faults(file: RecipeFile) -> Iterator[Fault]:
     recipe, train = file.recipe, file.recipe.train
     if (train.steps is None) == (train.epochs is None):
-        have = "both train.steps and train.epochs" if train.steps else "neither train.steps nor train.epochs"
+        have = "both train.steps and train.epochs are" if train.steps else "neither train.steps nor train.epochs is"
         yield Fault(file.where("train"), f"{have} given.", "Write one of the two.")
     if recipe.resources.processes and recipe.resources.gpus:
-        what = "resources.processes goes with gpus: 0; with GPUs there is one process for each."
-        yield Fault(file.where("resources.processes"), what, "Remove one.")
+        what = f"resources.processes = {recipe.resources.processes} goes with `gpus: 0`; each GPU has one process."
+        yield Fault(file.where("resources.processes"), what, "Remove it, or write `gpus: 0`.")
     unit = train.micro_batch_size * recipe.processes
     if train.batch_size % unit:
         what = f"train.batch_size = {train.batch_size} is no multiple of micro_batch_size x processes = {unit}."
@@ -110,34 +131,34 @@ def recipe_faults(file: RecipeFile) -> Iterator[Fault]:
         yield Fault(file.where("train.precision"), 'train.precision = "fp16" needs a GPU.', 'Use "fp32".')
     if train.steps and train.warmup_steps >= train.steps:
         what = f"train.warmup_steps = {train.warmup_steps} leaves none of the {train.steps} steps to fall."
-        yield Fault(file.where("train.warmup_steps"), what)
-    if recipe.evaluate.every and not recipe.data.validation:
-        yield Fault(file.where("evaluate.every"), "evaluate.every needs data.validation.")
-    if recipe.evaluate.choices is not None:
-        yield from _choices_faults(file)
-    yield from _model_faults(file)
-    yield from _data_faults(file)
+        yield Fault(file.where("train.warmup_steps"), what, f"Write {train.steps - 1} at most.")
 
 
-def _choices_faults(file: RecipeFile) -> Iterator[Fault]:
-    where, choices = file.where("evaluate.choices"), file.recipe.evaluate.choices or ()
+def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:
+    evaluate, data = file.recipe.evaluate, file.recipe.data
+    if evaluate.every and not data.validation:
+        what = f"evaluate.every = {evaluate.every} needs data.validation."
+        yield Fault(file.where("evaluate.every"), what, "Name a file there, or remove it.")
+    if evaluate.choices is None:
+        return
+    where = file.where("evaluate.choices")
     if file.recipe.task != "instruct":
-        yield Fault(where, "evaluate.choices goes with the task instruct.")
-    elif not file.recipe.data.test:
-        yield Fault(where, "evaluate.choices needs data.test.")
-    if len(set(choices)) < 2 or len(set(choices)) < len(choices) or not all(choices):
-        yield Fault(where, "evaluate.choices wants at least two different completions.")
+        yield Fault(where, "evaluate.choices goes with the task instruct.", "Remove it.")
+    elif not data.test:
+        yield Fault(where, "evaluate.choices needs data.test.", "Name a file of held-out rows there.")
+    if len(set(evaluate.choices)) < 2 or len(set(evaluate.choices)) < len(evaluate.choices) or "" in evaluate.choices:
+        yield Fault(where, "evaluate.choices is no choice.", "Write two completions or more, all different.")
 
 
 def _model_faults(file: RecipeFile) -> Iterator[Fault]:
     path = Path(file.recipe.model.path)
     if not path.is_absolute():
         return  # a hub id: the job will find out
-    where = file.where("model.path")
+    where, fix = file.where("model.path"), "Name a folder that save_pretrained has made, or a hub id, owner/name."
     if not path.is_dir():
-        yield Fault(where, f"no such model folder: {path}.", "A hub id has the form owner/name.")
+        yield Fault(where, f"{path} is no folder.", fix)
     elif not (path / "config.json").is_file():
-        yield Fault(where, f"{path} is no model folder: it has no config.json.")
+        yield Fault(where, f"{path} is no model folder: it has no config.json.", fix)
 
 
 def _data_faults(file: RecipeFile) -> Iterator[Fault]:
@@ -150,8 +171,7 @@ def _data_faults(file: RecipeFile) -> Iterator[Fault]:
             try:
                 template = read_template(Path(data.template))
             except (OSError, UnicodeDecodeError) as error:
-                reason = (error.strerror or "").lower() if isinstance(error, OSError) else "no UTF-8 text"
-                yield Fault(where, f"{data.template} cannot be read: {reason}.")
+                yield Fault(where, f"{data.template} cannot be read: {_reason(error)}.", "Name a Markdown file.")
             else:
                 if problem := template.fault():
                     yield Fault(data.template, f"{problem}.", "Write it as `... {{column}} ... {{completion}}`.")
@@ -162,6 +182,10 @@ def _data_faults(file: RecipeFile) -> Iterator[Fault]:
             yield from _rows_faults(file.where(f"data.{key}"), Path(path), needed)
 
 
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
+
+
 def _needed_columns(recipe: Recipe, template: PromptTemplate | None) -> list[str]:
     if recipe.task == "corpus":
         return [recipe.data.text]
@@ -170,44 +194,47 @@ def _needed_columns(recipe: Recipe, template: PromptTemplate | None) -> list[str
 
 def _rows_faults(where: str, path: Path, needed: list[str]) -> Iterator[Fault]:
     if path.suffix not in FORMATS:
-        yield Fault(where, f'{path}: "{path.suffix}" is no known format.', f"Known: {', '.join(FORMATS)}.")
+        yield Fault(where, f"{path} is of no format known here.", f"Give a file that ends in {' or '.join(FORMATS)}.")
         return
     try:
-        if path.stat().st_size == 0:
-            yield Fault(where, f"{path} is empty.")
-            return
         columns = _first_columns(path)
-    except OSError as error:
-        yield Fault(where, f"{path} cannot be read: {(error.strerror or '').lower()}.")
-    except ValueError as error:
-        yield Fault(where, f"{path}: {error}.")
+    except (OSError, UnicodeDecodeError) as error:
+        yield Fault(where, f"{path} cannot be read: {_reason(error)}.", "Name a file of rows.")
+    except (ValueError, csv.Error) as error:
+        yield Fault(where, f"{path} {error}.", HELP[path.suffix])
     else:
         if columns is None:
             return
         if missing := [column for column in needed if column not in columns]:
-            names = ", ".join(f'"{column}"' for column in missing)
-            yield Fault(where, f"{path} has no column {names}.", f"It has {', '.join(columns)}.")
+            names, there = (", ".join(f'"{column}"' for column in some) for some in (missing, columns))
+            yield Fault(where, f"{path} has no column {names}.", f"It has {there}.")
 
 
 def _first_columns(path: Path) -> list[str] | None:
     """Columns of the first row; None for parquet, which only the job can read. Raises ValueError: no row there."""
     if path.suffix == ".parquet":
+        with path.open("rb") as binary:
+            if binary.read(4) != b"PAR1":
+                raise ValueError("is no parquet file")
         return None
-    with path.open(encoding="utf-8", newline="") as file:
-        if path.suffix == ".csv":
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet's mark at the start is no column's
             csv.field_size_limit(1 << 30)
-            reader = csv.reader(file)
-            columns = next(reader, [])
-            if next(reader, None) is None:
+            rows = (row for row in csv.reader(file) if row)
+            columns = next(rows, None)
+            if columns is None:
+                raise ValueError("is empty")
+            if next(rows, None) is None:
                 raise ValueError("has a header and no row")
             return columns
+    with path.open(encoding="utf-8") as file:
         line = next((line for line in file if line.strip()), "")
     if not line:
-        raise ValueError("holds no row")
+        raise ValueError("is empty")
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"its first line is no JSON: {error.msg}") from None
+        raise ValueError(f"begins with a line that is no JSON ({error.msg[:1].lower()}{error.msg[1:]})") from None
     if not isinstance(row, dict):
-        raise ValueError("its first line is no JSON object")
+        raise ValueError("begins with a line that is no JSON object")
     return list(row)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
-from hpcft.recipe import Recipe, walltime_seconds
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.schema import walltime_seconds
 
 SIGNAL_LEAD = 180
 """Seconds before the end at which Slurm is asked for USR2. It may come 60 s earlier still (sbatch's manual), and

@@ -1,0 +1,216 @@
+"""YAML files held against a schema: values typed without surprises, and each fault with its line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from hpcft.errors import Fault, UserError, did_you_mean
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
+GPU_REQUEST = re.compile(r"[a-z][a-z-]*=[^{}]*\{gpus\}[^{}]*")
+SHOWN = 60
+"""Characters of a wrong value in a message."""
+
+
+def walltime_seconds(text: str) -> int:
+    """Seconds in `H:MM:SS`, `MM:SS` or `D-H:MM:SS`: `"2:00:00"` is 7200. Raises ValueError for anything else."""
+    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", text)
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total == 0:
+        raise ValueError(f'"{text}" is no walltime')
+    return total
+
+
+def _walltime(text: str) -> str:
+    try:
+        walltime_seconds(text)
+    except ValueError:
+        raise PydanticCustomError("walltime", "no walltime") from None
+    return text
+
+
+def _shaped(pattern: re.Pattern[str], kind: str) -> Callable[[str], str]:
+    """A check that a text has this shape; `kind` is its name in COMPLAINTS."""
+
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise PydanticCustomError("shape", "no {kind}", {"kind": kind})
+        return text
+
+    return check
+
+
+Count = Annotated[int, Field(ge=1)]
+Walltime = Annotated[str, AfterValidator(_walltime)]
+Memory = Annotated[str, AfterValidator(_shaped(MEMORY, "memory"))]
+GpuRequest = Annotated[str, AfterValidator(_shaped(GPU_REQUEST, "gpu_request"))]
+Name = Annotated[str, AfterValidator(_shaped(NAME, "name"))]
+
+COMPLAINTS = {
+    "string_type": ("is no text.", "Put it in quotes."),
+    "int_type": ("is no whole number.", ""),
+    "int_from_float": ("is no whole number.", ""),
+    "float_type": ("is no number.", ""),
+    "bool_type": ("is neither true nor false.", ""),
+    "finite_number": ("is no finite number.", ""),
+    "model_type": ("is no section.", "Write `key: value` lines below it, indented."),
+    "dict_type": ("is no section.", "Write `key: value` lines below it, indented."),
+    "tuple_type": ("is no list.", "Write [first, second]."),
+    "greater_than": ("is too small.", "It must be greater than {gt:g}."),
+    "greater_than_equal": ("is too small.", "It must be {ge:g} at least."),
+    "less_than": ("is too large.", "It must be less than {lt:g}."),
+    "walltime": ("is no walltime.", 'Write hours:minutes:seconds, as "2:00:00".'),
+    "memory": ("is no amount of memory.", 'Write it as Slurm does, "60G".'),
+    "gpu_request": ("is no sbatch option with {{gpus}} in it.", "Write it as `gres=gpu:V100:{{gpus}}`."),
+    "name": (
+        "is no name.",
+        "Write letters, digits, dots, dashes and underscores, 61 at most, a letter or digit first.",
+    ),
+}
+"""What is wrong with a value, and what to do, by pydantic's or our name of the error."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, typed strictly, and deaf to keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def place(path: Path, lines: Mapping[str, int], key: str) -> str:
+    """`jobs/demo.yaml:7`: the line of a dotted key, or of the nearest section around it that the file has."""
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return f"{path}:{lines.get(key, 1)}"
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without surprises: `no` and `2:00:00` stay text, and `5e-5` is a number."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
+
+
+# PyYAML follows YAML 1.1, where 2:00:00 is the integer 7200, no is False and 5e-5 is text.
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
+Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|)$"), ["~", "n", "N", ""])
+Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$"),
+    list("-+0123456789."),
+)
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(str(loader.construct_scalar(node)).replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(str(loader.construct_scalar(node)).replace("_", ""))
+
+
+Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def read_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The mapping in a YAML text, and the line of each dotted key. Raises UserError: syntax, duplicate keys."""
+    faults: list[Fault] = []
+    lines: dict[str, int] = {}
+    try:
+        loader = Loader(text)
+        node = loader.get_single_node()
+        _walk(node, "", path, lines, faults)
+        values = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        line, problem = explain_syntax(text, error)
+        raise UserError(Fault(f"{path}:{line}", f"no valid YAML: {problem}.")) from None
+    except RecursionError:
+        raise UserError(Fault(f"{path}:1", "holds an alias of what it stands in.", "Remove that *alias.")) from None
+    if faults:
+        raise UserError(faults)
+    if not isinstance(values, dict):
+        raise UserError(Fault(f"{path}:1", "holds no mapping.", "Begin with `name: ...`."))
+    return values, lines
+
+
+def explain_syntax(text: str, error: yaml.YAMLError) -> tuple[int, str]:
+    """Line and nature of a syntax error."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text[: error.position].count("\n") + 1
+        return line, f"the character U+{ord(text[error.position]):04X} is not allowed"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return 1, str(error)
+    words = error.problem or str(error)
+    if error.context and error.context.startswith("expected"):
+        words = f"{error.context}, {words}"
+    return (error.problem_mark.line + 1 if error.problem_mark else 1), words
+
+
+def _walk(node: yaml.Node | None, prefix: str, path: Path, lines: dict[str, int], faults: list[Fault]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[f"{prefix}{index}"] = item.start_mark.line + 1
+            _walk(item, f"{prefix}{index}.", path, lines, faults)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key_node, value_node in node.value:
+        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if key in lines:
+            faults.append(Fault(f"{path}:{line}", f'"{key}" stands here and in line {lines[key]}.', "Keep one."))
+        lines.setdefault(key, line)
+        _walk(value_node, f"{key}.", path, lines, faults)
+
+
+def explain(error: ValidationError, where: Callable[[str], str], schema: type[BaseModel]) -> list[Fault]:
+    """pydantic's complaints as faults; `where` gives the place of a dotted key. An unknown key gets the nearest."""
+    return [_explain(detail, where, schema) for detail in error.errors()]
+
+
+def _explain(detail: ErrorDetails, where: Callable[[str], str], schema: type[BaseModel]) -> Fault:
+    location, context = [str(part) for part in detail["loc"]], detail.get("ctx", {})
+    key, kind = ".".join(location), str(context.get("kind", detail["type"]))
+    if kind == "extra_forbidden":
+        return Fault(where(key), f'unknown key "{key}".', _nearest(location, schema))
+    if kind == "missing":
+        section = f' to the section "{".".join(location[:-1])}"' if location[1:] else ""
+        return Fault(where(key), f'"{key}" is missing.', f"Add `{location[-1]}: ...`{section}.")
+    shown = json.dumps(detail["input"], default=str, ensure_ascii=False)
+    given = f"{key} = {shown if len(shown) <= SHOWN else shown[: SHOWN - 1] + '…'}"
+    if kind == "literal_error":
+        menu = re.findall(r"'([^']*)'", str(context["expected"]))
+        return Fault(where(key), f"{given} is not known.", did_you_mean(str(detail["input"]), menu))
+    what, fix = COMPLAINTS.get(kind, ("is refused by the schema.", ""))
+    return Fault(where(key), f"{given} {what.format(**context)}", fix.format(**context))
+
+
+def _nearest(location: Sequence[str], schema: type[BaseModel]) -> str:
+    """Where an unknown key belongs, or what it was meant to be."""
+    *around, word = location
+    homes = [name for name, section in sections(schema).items() if section and word in section.model_fields]
+    if len(homes) == 1:
+        return f'It belongs to the section "{homes[0]}".'
+    for part in around:
+        section = sections(schema).get(part)
+        if section is None:
+            return ""
+        schema = section
+    return did_you_mean(word, list(schema.model_fields))
+
+
+def sections(schema: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """Every key of a schema, with its own schema where it is a section."""
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field_info in schema.model_fields.items():
+        kind = field_info.annotation
+        found[name] = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return found
