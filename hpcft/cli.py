@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hpcft.errors import Fault, UserError
-from hpcft.rundir import RunDir, find_run, find_runs
+
+if TYPE_CHECKING:
+    from hpcft.rundir import RunDir
 
 # What a verb needs is imported in it: `hpcft --help` has 0.25 s for everything.
 
@@ -44,6 +44,7 @@ def runs_folder(given: Path | None, cluster: Any = None) -> Path:
 def _only_cluster_folder() -> Path:
     """Without a recipe: the runs of the one known cluster that has any, else ./runs."""
     from hpcft.launch.cluster import Choice, cluster_files, read_cluster
+    from hpcft.rundir import find_runs
 
     folders = []
     for name in cluster_files():
@@ -70,7 +71,7 @@ def submit(
         bool, typer.Option("--wait", help="Show progress until the run ends; Ctrl-C leaves it going.")
     ] = False,
 ) -> None:
-    """Start a run: a chain of jobs that trains what the recipe says."""
+    """Start a run, a chain of jobs that trains what a recipe says."""
     from hpcft.launch import chain, show
     from hpcft.launch.plan import make_plan
 
@@ -83,6 +84,20 @@ def submit(
     show.print_submitted(run)
     if wait:
         wait_for(run)
+
+
+def choose(root: Path, names: list[str] | None) -> list[RunDir]:
+    """The runs of these names or prefixes; all of the folder if none is given."""
+    from hpcft.rundir import find_run, find_runs
+
+    return [find_run(root, name) for name in dict.fromkeys(names)] if names else find_runs(root)
+
+
+def choose_one(runs: Path | None, name: str) -> RunDir:
+    """The one run that this name or prefix means."""
+    from hpcft.rundir import find_run
+
+    return find_run(runs_folder(runs), name)
 
 
 def wait_for(run: RunDir) -> None:
@@ -117,15 +132,20 @@ def status(
     runs: Runs = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show runs: state, step, loss and time left; with a name, each of its jobs."""
+    """Show state, step, loss and time left of runs. With a name, also each of its jobs."""
+    import json
+
     from hpcft.launch import show
     from hpcft.launch.status import read_status
 
     root = runs_folder(runs)
-    chosen = [find_run(root, name) for name in names] if names else find_runs(root)
+    chosen = choose(root, names)
     statuses = read_status(chosen)
     if as_json:
         print(json.dumps({"runs": [status.as_json() for status in statuses]}, indent=1))
+        return
+    if not chosen:
+        print(f"no run in {root}; --runs or HPCFT_RUNS names another folder")
         return
     show.print_runs(statuses)
     for one in statuses if names else ():
@@ -138,10 +158,10 @@ def resume(
     runs: Runs = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")] = False,
 ) -> None:
-    """Go on with a run that was stopped, halted or broken off, from its newest sound checkpoint."""
+    """Go on with a run that is over and not finished. It begins at its newest sound checkpoint."""
     from hpcft.launch import chain, show
 
-    run = find_run(runs_folder(runs), name)
+    run = choose_one(runs, name)
     chain.resume(run)
     show.print_submitted(run)
     if wait:
@@ -150,20 +170,20 @@ def resume(
 
 @app.command()
 def stop(name: RunName, runs: Runs = None) -> None:
-    """Pause a run: its job saves and ends, and no other begins until `hpcft resume`."""
+    """Pause a run after a save. No other job begins until `hpcft resume`."""
     from hpcft.launch import chain
 
-    run = find_run(runs_folder(runs), name)
+    run = choose_one(runs, name)
     chain.stop(run)
     print(f"{run.name} stops as soon as it has saved. `hpcft resume {run.name}` goes on.")
 
 
 @app.command()
 def cancel(name: RunName, runs: Runs = None) -> None:
-    """End all jobs of a run at once; its last checkpoint stays, and `hpcft resume` can go on."""
+    """End all jobs of a run at once. Its last checkpoint stays, and `hpcft resume` can go on."""
     from hpcft.launch import chain
 
-    run = find_run(runs_folder(runs), name)
+    run = choose_one(runs, name)
     ended = chain.cancel(run)
     ids = ", ".join(job.slurm_id or "?" for job in ended) or "none was left"
     print(f"{run.name}: cancelled jobs: {ids}. `hpcft resume {run.name}` goes on.")
@@ -176,10 +196,10 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the logs grow, across jobs.")] = False,
     job: Annotated[int | None, typer.Option("--job", help="Only this job's.")] = None,
 ) -> None:
-    """Print what the jobs of a run have printed."""
+    """Print what the jobs of a run have printed, or follow it."""
     from hpcft.launch import logs as logs_
 
-    run = find_run(runs_folder(runs), name)
+    run = choose_one(runs, name)
     if follow:
         logs_.follow_logs(run)
     else:
@@ -193,11 +213,13 @@ def plot(
     runs: Runs = None,
 ) -> None:
     """Draw train and validation loss, coloured by job."""
-    run = find_run(runs_folder(runs), name)
+    run = choose_one(runs, name)
     try:
         draw(run, out)
-    except (ValueError, OSError) as error:
-        raise UserError(Fault(str(out), f"{error}")) from None
+    except OSError as error:
+        raise UserError(Fault(str(out), f"cannot be written: {(error.strerror or str(error)).lower()}.")) from None
+    except ValueError as error:
+        raise UserError(Fault(run.name, f"no picture: {error}")) from None
     print(out)
 
 
@@ -226,13 +248,15 @@ def tensorboard(
     runs: Runs = None,
     port: Annotated[int | None, typer.Option("--port", help="A free one if not given.")] = None,
 ) -> None:
-    """Show curves in TensorBoard, stitched and by job, following runs that go on; Ctrl-C ends it."""
+    """Show curves in TensorBoard, stitched and by job. It follows runs that go on; Ctrl-C ends it."""
+    from functools import partial
+
     from hpcft.curves.serve import serve
 
     root = runs_folder(runs)
-    chosen = [find_run(root, name) for name in names] if names else find_runs(root)
+    chosen = choose(root, names)
     if not chosen:
-        raise UserError(Fault(str(root), "holds no run."))
+        raise UserError(Fault(str(root), "holds no run.", "Name another folder with --runs or HPCFT_RUNS."))
     serve({run.name: partial(job_curves, run) for run in chosen}, port)
 
 
@@ -245,10 +269,15 @@ def debug(
     walltime: Annotated[str | None, typer.Option("--walltime", help="How long the shell may last, 0:30:00.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command; open nothing.")] = False,
 ) -> None:
-    """Open a shell on a compute node in the env and with the variables that a job would have."""
+    """Open a shell on a compute node, as a job would find it."""
     from hpcft.launch import debug as debug_
     from hpcft.launch.plan import make_plan
+    from hpcft.schema import walltime_seconds
 
+    try:
+        walltime_seconds(walltime or "1:00")
+    except ValueError as error:
+        raise UserError(Fault("--walltime", f"{error}.", "Write hours:minutes:seconds, as 0:30:00.")) from None
     plan = make_plan(recipe, tuple(overrides), cluster)
     if dry_run:
         print(debug_.describe(plan, walltime))
