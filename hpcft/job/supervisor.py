@@ -135,6 +135,8 @@ class Supervisor:
                 return death
             progress = self._beat(workers)
             self._look_for_reasons_to_stop(workers, progress)
+            if self.stop_reason and "resume_step" not in progress:
+                return None  # they are still starting: there is nothing to save, and an import cannot be asked to stop
             if self.stop_reason and self.deadline.end and time.time() > self.deadline.end - 1.0:
                 return Death(0, -9)  # they did not stop in time, and the scheduler is about to end us as well
             if any(process.poll() is not None for process in workers.processes):

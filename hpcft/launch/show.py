@@ -198,4 +198,4 @@ def _follow(run: RunDir, interval: float, pause: float, show: Callable[[RunStatu
             if stale or over:
                 break  # an end is believed only when the scheduler has just been asked
             time.sleep(pause)
-        time.sleep(min(pause, 1.0))
+        time.sleep(pause)

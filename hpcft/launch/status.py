@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -131,7 +132,7 @@ def _run_status(run: RunDir, states: dict[Path, slurm.JobState], lost: bool) -> 
         phase=beat.get("phase"),
         saved_step=saved[-1] if saved else None,
         heartbeat_age=time.time() - beat["time"] if beat else None,
-        eta_seconds=eta(jobs, step, total) if state == "running" else None,
+        eta_seconds=eta(jobs, step, total, _walltime(running)) if state == "running" else None,
         jobs=jobs,
     )
 
@@ -156,6 +157,10 @@ def _state(run: RunDir, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, str
     if any(job.ending == "cancelled" for job in jobs):
         return "cancelled", f"`hpcft resume {run.name}` goes on."
     return "broken off", f"No job runs or waits. `hpcft resume {run.name}` goes on."
+
+
+def _walltime(job: JobDir | None) -> float:
+    return float((job.submitted or {})["walltime"]) if job else 0.0
 
 
 def _latest(run: RunDir, key: str) -> float | None:
@@ -218,14 +223,28 @@ def _wall(job: JobDir, ended: dict[str, Any], started: dict[str, Any]) -> float 
     return float(end) - float(started["time"]) if started and end else None
 
 
-def eta(jobs: Sequence[JobStatus], step: int, total: int | None) -> float | None:
-    """Seconds of job time that are left, overhead included: at the pace of all jobs so far, lost steps counted."""
-    wall = sum(job.wall_seconds or 0.0 for job in jobs)
-    if total is None or step == 0 or wall == 0.0:
+def eta(jobs: Sequence[JobStatus], step: int, total: int | None, walltime: float) -> float | None:
+    """Seconds of job time that are left, at the pace of the steps so far, with a start and a save for each job.
+
+    None until a job has trained. Queue waits are not in it.
+    """
+    trained = [job for job in jobs if job.kept_steps and job.useful_seconds]
+    if total is None or not trained:
         return None
-    return wall / step * (total - step)
+    pace = sum(job.useful_seconds for job in trained) / sum(job.kept_steps for job in trained)
+    left = pace * (total - step)
+    overhead = max(0.0, _mean([(job.wall_seconds or 0.0) - job.useful_seconds for job in trained]))
+    running = max(0.0, walltime - (jobs_running(jobs) or 0.0))
+    if left <= running:
+        return left
+    later = left - running
+    return running + later + math.ceil(later / max(pace, walltime - overhead)) * overhead
 
 
-def is_live(run: RunDir) -> bool:
-    """Whether a job of this run runs or waits. Raises nothing; a scheduler that is silent counts as live."""
-    return read_status([run])[0].state in ("running", "queued", "unknown")
+def jobs_running(jobs: Sequence[JobStatus]) -> float | None:
+    """Seconds that the running job has run."""
+    return next((job.wall_seconds for job in reversed(jobs) if job.ending is None and job.wall_seconds), None)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

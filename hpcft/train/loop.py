@@ -49,7 +49,8 @@ def train(training: Training) -> str:
         run_steps(training, curve)
         test_choices(training, "after")
     except Stop:
-        if saved_step(training) != (position.step, position.evaluated):
+        # A run that has not made a step has nothing to save: the next job begins as this one did.
+        if position.step and newest_saved(training) != (position.step, position.evaluated):
             save(training, curve)
         return "stopped"
     finally:
@@ -166,7 +167,7 @@ def test_choices(training: Training, when: str) -> None:
         choose(test, training.model, out, batch, training.pad, training.control, training.amp)
 
 
-def saved_step(training: Training) -> tuple[int, int] | None:
+def newest_saved(training: Training) -> tuple[int, int]:
     """(step, evaluated) of the newest checkpoint, as rank 0 sees it."""
     steps = training.run.saved_steps()
     evaluated = -2

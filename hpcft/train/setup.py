@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
@@ -33,7 +32,7 @@ from hpcft.train.progress import Progress
 from hpcft.train.randomness import set_randomness
 
 WARMUP_PASSES = 2
-PROBE_BYTES = 64 << 20
+PROBE_BYTES = 128 << 20
 """Written once at the start to learn how long a save will take."""
 
 
@@ -265,20 +264,23 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, list[str]
 
 
 def measure_save(training: Training) -> float:
-    """Seconds that a save will take, from its size and a small file written to the same disk."""
+    """Seconds that a save will take: as long as the last one, else from its size and a small file on the same disk."""
+    for job in reversed(training.run.jobs()):
+        if last := (job.ended or {}).get("save_seconds"):
+            return float(last)
     size = sum(tensor.numel() * tensor.element_size() for tensor in training.model.state_dict().values()) * 3
     training.run.checkpoints.mkdir(exist_ok=True, mode=0o700)
-    probe = training.run.checkpoints / ".probe"
-    probe_bytes = min(PROBE_BYTES, size)
-    started = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: probe.unlink(missing_ok=True))
-        with probe.open("wb") as file:
-            file.write(os.urandom(1 << 20) * max(1, probe_bytes >> 20))
-            file.flush()
-            os.fsync(file.fileno())
     free = shutil.disk_usage(training.run.path).free
     if free < size:
         print(f"hpcft: a checkpoint needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free", flush=True)
-    seconds: float = (time.monotonic() - started) * max(1.0, size / max(probe_bytes, 1)) * 1.5
+    probe, block = training.run.checkpoints / ".probe", os.urandom(1 << 20)
+    blocks = max(1, min(PROBE_BYTES, size) >> 20)
+    started = time.monotonic()
+    with probe.open("wb") as file:
+        for _ in range(blocks):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    seconds: float = (time.monotonic() - started) * size / (blocks << 20)
+    probe.unlink()
     return seconds
