@@ -1,0 +1,103 @@
+"""Checkpoints: whole or not there, and believed only when every byte is as it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpcft.errors import UserError
+from hpcft.recipe import Model
+from hpcft.rundir import RunDir
+from hpcft.train import checkpoint
+from hpcft.train.model import LossModel, load_model
+from tests.parts import make_tiny_gpt2
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LossModel:
+    return load_model(Model(path=str(make_tiny_gpt2(tmp_path / "model"))))
+
+
+def trained(model: LossModel) -> torch.optim.AdamW:
+    """An optimizer that has made one update."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    tokens = torch.arange(8)[None]
+    model(tokens, torch.ones_like(tokens), torch.ones((1, 8), dtype=torch.bool)).backward()
+    optimizer.step()
+    return optimizer
+
+
+def save(run: RunDir, model: LossModel, optimizer: torch.optim.Optimizer, step: int, keep: int = 5) -> Path:
+    tensors = {
+        "model": checkpoint.model_tensors(model),
+        "optimizer": checkpoint.optimizer_tensors(model, optimizer),
+    }
+    return checkpoint.save(run, {"step": step}, tensors, keep)
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path, model: LossModel) -> None:
+    run, optimizer = RunDir(tmp_path), trained(model)
+    save(run, model, optimizer, 1)
+    other = load_model(Model(path=str(tmp_path / "model")))
+    fresh = torch.optim.AdamW(other.parameters(), lr=1e-2)
+    found, problems = checkpoint.newest_valid(run)
+    assert found is not None and not problems
+    checkpoint.load_into(found, other, fresh)
+    for (name, ours), (_, theirs) in zip(model.state_dict().items(), other.state_dict().items(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert other.model.lm_head.weight.data_ptr() == other.model.transformer.wte.weight.data_ptr()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert optimizer.state[ours].keys() == fresh.state[theirs].keys()
+        assert all(torch.equal(optimizer.state[ours][key], fresh.state[theirs][key]) for key in optimizer.state[ours])
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "missing", "manifest"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, model: LossModel, harm: str) -> None:
+    run, optimizer = RunDir(tmp_path), trained(model)
+    save(run, model, optimizer, 1)
+    newest = save(run, model, optimizer, 2)
+    file = newest / "optimizer.safetensors"
+    data = bytearray(file.read_bytes())
+    if harm == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    elif harm == "flip":
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    elif harm == "missing":
+        file.unlink()
+    else:
+        (newest / "manifest.json").write_text('{"format": 1, "fil')
+    found, problems = checkpoint.newest_valid(run)
+    assert found is not None and found.step == 1
+    assert len(problems) == 1 and problems[0].startswith("checkpoint of step 2: ")
+
+
+def test_where_no_checkpoint_is_sound_nothing_begins_anew_in_silence(tmp_path: Path, model: LossModel) -> None:
+    run = RunDir(tmp_path)
+    (save(run, model, trained(model), 1) / "state.json").unlink()
+    with pytest.raises(UserError) as error:
+        checkpoint.newest_valid(run)
+    assert "no checkpoint is sound: checkpoint of step 1: cannot be read" in str(error.value)
+    assert str(error.value).endswith(f"Delete {run.checkpoints} to begin at step 0, then resume.")
+
+
+def test_the_newest_stay_and_what_was_left_half_done_goes(tmp_path: Path, model: LossModel) -> None:
+    run, optimizer = RunDir(tmp_path), trained(model)
+    for step in (1, 2, 3):
+        save(run, model, optimizer, step, keep=2)
+    assert run.saved_steps() == [2, 3]
+    (run.checkpoints / ".writing-step-00000004").mkdir()
+    save(run, model, optimizer, 3, keep=2)  # the same step again, as after a damaged one
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, model: LossModel) -> None:
+    run = RunDir(tmp_path)
+    save(run, model, trained(model), 1)
+    other = load_model(Model(path=str(make_tiny_gpt2(tmp_path / "deeper", layers=3))))
+    found, _ = checkpoint.newest_valid(run)
+    assert found is not None
+    with pytest.raises(UserError, match="does not fit this model"):
+        checkpoint.load_into(found, other, torch.optim.AdamW(other.parameters()))

@@ -1,0 +1,92 @@
+"""Evaluation: the likeliest choice, by a short cut or by the long way, and what a stop leaves of it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from hpcft.recipe import Model
+from hpcft.rundir import read_json
+from hpcft.tasks.tokenize import tokenize
+from hpcft.template import PromptTemplate
+from hpcft.train.control import Control, Stop
+from hpcft.train.evaluate import ChoiceTest, choose
+from hpcft.train.model import LossModel, load_model
+from tests.parts import make_tiny_gpt2
+
+ROWS = [{"question": f"Who waits for note {number}?", "answer": "Yes"} for number in range(7)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_gpt2(tmp_path_factory.mktemp("parts") / "gpt2")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LossModel:
+    return load_model(Model(path=str(folder)))
+
+
+def choice_test(folder: Path, *choices: str) -> ChoiceTest:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return ChoiceTest(PromptTemplate("Q: {{question}}\nA:\n{{answer}}"), tokenizer, ROWS, choices, 100)
+
+
+def by_hand(test: ChoiceTest, model: LossModel, row: int) -> list[float]:
+    """Log-probability of each choice's tokens behind the prompt, one plain forward pass each."""
+    prompt, _ = test.template.render(test.rows[row])
+    scores = []
+    for choice in test.choices:
+        [text] = tokenize(test.tokenizer, [prompt + choice])
+        with torch.no_grad():
+            logits = model.model(torch.tensor([text.tokens])).logits[0].log_softmax(-1)
+        first = next(place for place, end in enumerate(text.ends) if end > len(prompt))
+        scores.append(sum(float(logits[place - 1, text.tokens[place]]) for place in range(first, len(text.tokens))))
+    return scores
+
+
+@pytest.mark.parametrize("choices", [("Y", "N"), ("The queue waits", "Nobody", "N")])
+def test_scores_are_those_of_a_plain_forward_pass(folder: Path, model: LossModel, choices: tuple[str, ...]) -> None:
+    test = choice_test(folder, *choices)
+    model.eval()
+    queries = [query for row in range(len(ROWS)) for query in test.queries(row)]
+    assert len(queries) == len(ROWS) * (1 if choices == ("Y", "N") else 3)
+    with torch.no_grad():
+        scores = test.scores(model, queries, pad=0)
+    for row in range(len(ROWS)):
+        mine = [index for index, query in enumerate(queries) if query.row == row]
+        assert scores[mine].sum(0).tolist() == pytest.approx(by_hand(test, model, row), abs=1e-4)
+
+
+def test_a_stopped_evaluation_goes_on_where_it_was(folder: Path, model: LossModel, tmp_path: Path) -> None:
+    test, out = choice_test(folder, "Y", "N"), tmp_path / "evaluation" / "after.json"
+    whole = choose(
+        test, model, tmp_path / "whole" / "after.json", 2, 0, Control(0, 1, tmp_path / "no"), contextlib.nullcontext
+    )
+
+    class StopSoon(Control):
+        looks = 0
+
+        def stop_requested(self) -> bool:
+            self.looks += 1
+            return self.looks > 2
+
+    with pytest.raises(Stop):
+        choose(test, model, out, 2, 0, StopSoon(0, 1, tmp_path / "no"), contextlib.nullcontext)
+    assert not out.exists()
+    assert len(read_json(out.with_suffix(".part.json")) or {}) == 4
+    again = choose(test, model, out, 2, 0, Control(0, 1, tmp_path / "no"), contextlib.nullcontext)
+    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+    assert not out.with_suffix(".part.json").exists()
+
+
+def test_the_report_counts_what_was_answered(folder: Path) -> None:
+    test = choice_test(folder, "Yes", "No")
+    report = test.report({row: int(row >= 5) for row in range(7)})
+    assert report["accuracy"] == 5 / 7
+    assert report["majority"] == 1.0
+    assert report["confusion"] == [[5, 2], [0, 0]]
