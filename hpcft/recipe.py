@@ -168,7 +168,8 @@ class RecipeFile:
         """`jobs/demo.yaml:7` for a dotted key, or `--set key` where it, or what holds it, was overridden."""
         for text in self.overrides:
             given = text.split("=", 1)[0].strip()
-            if f"{key}.".startswith(f"{given}."):
+            made = key not in self.lines and given.startswith(f"{key}.")  # the section is not in the file
+            if made or f"{key}.".startswith(f"{given}."):
                 return f"--set {given}"
         return place(self.path, self.lines, key)
 

@@ -44,6 +44,11 @@ class Plan:
         """Seconds of one job."""
         return job_walltime(self.recipe, self.cluster)
 
+    @property
+    def queued(self) -> int:
+        """Jobs that are queued before any has run."""
+        return first_jobs(self.recipe, self.cluster)
+
     def submission(self, run: RunDir, number: int, after: tuple[str, ...]) -> Submission:
         """The job of this number as it would be sent."""
         return make_submission(run, number, after, self.recipe, self.cluster, self.env)
@@ -70,6 +75,12 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) 
     if faults or cluster is None or env is None:
         raise UserError(faults)
     return Plan(file, cluster, env)
+
+
+def first_jobs(recipe: Recipe, cluster: Cluster) -> int:
+    """Jobs to have in the queue before any runs: the whole chain where jobs cannot queue the next themselves."""
+    most = recipe.resources.jobs
+    return min(most, 1 + recipe.resources.queued if cluster.jobs_may_submit else cluster.max_submit or most)
 
 
 def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +19,11 @@ from hpcft.launch.plan import Plan
 from hpcft.launch.status import JobStatus, RunStatus, ask, read_status
 from hpcft.rundir import RunDir, read_json
 
-console = Console()
+PIPED_WIDTH = 160
+"""Columns of a table that no terminal limits: 80 would cut names that a script looks for."""
+NOTE_LENGTH = 300
+"""Characters of a note at most; the rest of what a job said stands in its log."""
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 STATE_COLOURS = {"finished": "green", "running": "cyan", "queued": "yellow", "halted": "red", "broken off": "red"}
 QUIET_INTERVAL = 5.0
 """Seconds between two plain lines where there is no terminal."""
@@ -38,6 +44,19 @@ def _number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def _count(number: int, word: str) -> str:
+    """`1 job`, `2 jobs`."""
+    if number == 1:
+        return f"1 {word}"
+    return f"{number} {word}{'es' if word.endswith(('s', 'h')) else 's'}"
+
+
+def _note(text: str) -> str:
+    """The text in one line of at most NOTE_LENGTH characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= NOTE_LENGTH else line[: NOTE_LENGTH - 1] + "…"
+
+
 def print_submitted(run: RunDir) -> None:
     """What was queued, and what to type next."""
     waiting = [job for job in run.jobs() if job.submitted and not job.ended]
@@ -53,23 +72,25 @@ def print_plan(plan: Plan, root: Path) -> None:
     if plan.cluster.kind == "slurm":
         print(slurm.script(first))
     else:
-        print(
-            "\n".join(["#!/bin/bash", *first.setup, f"exec {first.python} -u -m submitit.core._submit {first.folder}"])
-        )
-    recipe = plan.recipe
+        command = shlex.join([str(first.python), "-u", "-m", "submitit.core._submit", str(first.folder)])
+        print("\n".join(["#!/bin/bash", *first.setup, f"exec {command}"]))
+    recipe, resources = plan.recipe, plan.recipe.resources
     model = recipe.model.path if recipe.model.path.startswith("/") else f"{recipe.model.path} (hub id)"
-    queued = min(recipe.resources.jobs, 1 + recipe.resources.queued)
-    steps = f"{recipe.train.steps} steps" if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
-    accumulation = f"{recipe.train.micro_batch_size} x {recipe.processes} processes x {recipe.accumulation}"
+    steps = _count(recipe.train.steps, "step") if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
+    micro = f"micro_batch_size {recipe.train.micro_batch_size}"
+    share = f"{micro} x {_count(recipe.processes, 'process')} x {_count(recipe.accumulation, 'micro-batch')}"
+    chain = f"{_count(plan.queued, 'job')} at first, {resources.jobs} at most"
+    if plan.cluster.jobs_may_submit:
+        chain += "; each queues the next"
     print("# plan")
     for key, value in (
         ("run", f"{run.path}, with a number behind it if that is taken"),
         ("cluster", plan.cluster.name),
         ("env", plan.env.prefix),
         ("model", model),
-        ("length", f"{steps} of {recipe.train.batch_size} rows ({accumulation} micro-batches)"),
-        ("job", f"{duration(plan.walltime)}, {recipe.resources.gpus} GPUs"),
-        ("chain", f"{queued} jobs at first, {recipe.resources.jobs} at most; each queues the next"),
+        ("length", f"{steps} of {_count(recipe.train.batch_size, 'row')} ({share})"),
+        ("job", f"{duration(plan.walltime)}, {_count(resources.gpus, 'GPU')}"),
+        ("chain", chain),
         ("jobs needed", "unknown until the first job has run"),
     ):
         print(f"# {key:12} {value}")
@@ -82,21 +103,26 @@ def print_runs(runs: Sequence[RunStatus]) -> None:
         colour = STATE_COLOURS.get(run.state, "")
         state = f"[{colour}]{run.state}[/]" if colour else run.state
         steps = f"{run.step}/{run.total_steps or '?'}"
-        jobs = str(sum(job.ending is not None or job.resume_step is not None for job in run.jobs))
+        jobs = str(len({job.number for job in run.jobs if began(job)}))
         saved = "-" if run.saved_step is None else str(run.saved_step)
         left = duration(run.eta_seconds)
         table.add_row(run.name, state, steps, _number(run.loss), _number(run.validation_loss), saved, jobs, left)
     console.print(table)
     for run in runs:
         if run.note:
-            console.print(f"{run.name}: {run.note}", markup=False, highlight=False)
+            console.print(f"{run.name}: {_note(run.note)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def began(job: JobStatus) -> bool:
+    """Whether the job ever ran; one that waits, or was cancelled while it did, never began."""
+    return job.wall_seconds is not None or job.state == "RUNNING"
 
 
 def print_jobs(run: RunStatus) -> None:
     """A row a job: the steps it kept, where its seconds went, how it ended."""
     table = Table("job", "id", "ending", "steps kept", "loss", "useful s", "overhead s", "node")
     for job in run.jobs:
-        if job.ending == "cancelled" and not job.wall_seconds:
+        if job.ending == "cancelled" and not began(job):
             continue
         kept = f"{job.first_step}-{job.last_step} ({job.kept_steps})" if job.kept_steps else "-"
         ending = job.ending or (job.state or "?").lower()
@@ -113,7 +139,8 @@ def print_jobs(run: RunStatus) -> None:
     console.print(table)
     for job in run.jobs:
         if job.why:
-            console.print(f"job {job.number} {job.ending}: {job.why}", markup=False, highlight=False)
+            why = f"job {job.number} {job.ending}: {_note(job.why)}"
+            console.print(why, markup=False, highlight=False, soft_wrap=True)
 
 
 def _overhead(job: JobStatus) -> str:

@@ -1,0 +1,340 @@
+"""The plan: what a recipe asks for against what there is; each refusal whole, and nothing left on disk."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from hpcft.launch.plan import first_jobs, make_plan
+from tests.desk import Desk
+
+MODEL_FIX = "Name a folder that save_pretrained has made, or a hub id, owner/name."
+JSONL_FIX = 'Write {"column": value, ...}, one row a line.'
+TEMPLATE_FIX = "Write it as `... {{column}} ... {{completion}}`."
+
+
+def test_a_good_recipe_becomes_a_plan(desk: Desk) -> None:
+    plan = make_plan(Path("demo.yaml"), (), None)
+    assert (plan.recipe.name, plan.cluster.name, plan.walltime, plan.queued) == ("demo", "site", 7200, 3)
+
+
+# --- the model ---
+
+
+def test_a_model_that_is_no_folder_is_refused_and_a_hub_id_is_not(desk: Desk) -> None:
+    desk.change("path: model", "path: ./modell")
+    assert desk.faults() == [f"demo.yaml:5: modell is no folder. {MODEL_FIX}"]
+    assert "model        openai-community/gpt2-xl (hub id)" in desk.accepts(
+        "--set", "model.path=openai-community/gpt2-xl"
+    )
+
+
+def test_a_folder_without_config_is_no_model(desk: Desk) -> None:
+    (desk.folder / "model/config.json").unlink()
+    assert desk.faults() == [f"demo.yaml:5: model is no model folder: it has no config.json. {MODEL_FIX}"]
+
+
+# --- the data ---
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", None, "a.jsonl cannot be read: no such file or directory. Name a file of rows."),
+        ("a.jsonl", "", f"a.jsonl is empty. {JSONL_FIX}"),
+        ("a.jsonl", "\n \n", f"a.jsonl is empty. {JSONL_FIX}"),
+        ("a.jsonl", "text\n", f"a.jsonl begins with a line that is no JSON (expecting value). {JSONL_FIX}"),
+        ("a.jsonl", "[1, 2]\n", f"a.jsonl begins with a line that is no JSON object. {JSONL_FIX}"),
+        ("a.jsonl", b"\xff\xfe", "a.jsonl cannot be read: it is no UTF-8 text. Name a file of rows."),
+        ("a.jsonl", '{"text": "a"}\n', 'a.jsonl has no column "label". It has "text".'),
+        ("a.jsonl", '{"body": "a"}\n', 'a.jsonl has no column "text", "label". It has "body".'),
+        ("a.csv", "", "a.csv is empty. Write a header and a row for each line below it."),
+        ("a.csv", "text,label\n", "a.csv has a header and no row. Write a header and a row for each line below it."),
+        (
+            "a.csv",
+            "text,label\n\n\n",
+            "a.csv has a header and no row. Write a header and a row for each line below it.",
+        ),
+        ("a.csv", "text, label\nhi,glad\n", 'a.csv has no column "label". It has "text", " label".'),
+        ("a.parquet", "text", "a.parquet is no parquet file. Write it with pandas' to_parquet."),
+        ("a.txt", "text", "a.txt is of no format known here. Give a file that ends in .jsonl or .csv or .parquet."),
+        ("model", None, "model is of no format known here. Give a file that ends in .jsonl or .csv or .parquet."),
+    ],
+)
+def test_data_that_cannot_work_are_refused(desk: Desk, name: str, text: str | bytes | None, message: str) -> None:
+    if text is not None:
+        desk.write(name, text)
+    desk.change("train: train.jsonl", f"train: {name}")
+    assert desk.faults() == [f"demo.yaml:7: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.jsonl", '\n\n{"label": "glad", "text": "hi", "more": 1}\n{broken'),  # only the job reads all rows
+        ("a.csv", 'text,label\n"two\nlines, one cell",glad\n'),
+        ("a.csv", b"\xef\xbb\xbftext,label\r\nhi,glad\r\n"),  # as spreadsheets write it
+        ("a.parquet", b"PAR1..."),
+    ],
+)
+def test_data_that_may_work_are_taken(desk: Desk, name: str, text: str | bytes) -> None:
+    desk.write(name, text)
+    desk.change("train: train.jsonl", f"train: {name}")
+    desk.accepts()
+
+
+def test_every_file_of_rows_is_looked_at(desk: Desk) -> None:
+    gone = "cannot be read: no such file or directory. Name a file of rows."
+    assert desk.faults("--set", "data.validation=v.jsonl", "--set", "data.test=t.jsonl") == [
+        f"--set data.validation: v.jsonl {gone}",
+        f"--set data.test: t.jsonl {gone}",
+    ]
+
+
+def test_a_corpus_needs_its_text_column_and_no_template(desk: Desk) -> None:
+    desk.change("task: instruct", "task: corpus")
+    desk.change("  template: prompt.md\n", "")
+    desk.accepts()
+    assert desk.faults("--set", "data.text=body") == [
+        'demo.yaml:7: train.jsonl has no column "body". It has "text", "label".'
+    ]
+
+
+# --- the template ---
+
+
+def test_the_task_instruct_needs_a_template(desk: Desk) -> None:
+    desk.change("  template: prompt.md\n", "")
+    assert desk.faults() == ["demo.yaml:6: the task instruct needs data.template. Name a Markdown file."]
+
+
+def test_a_template_that_is_not_there_is_refused(desk: Desk) -> None:
+    (desk.folder / "prompt.md").unlink()
+    missing = "prompt.md cannot be read: no such file or directory. Name a Markdown file."
+    assert desk.faults() == [f"demo.yaml:8: {missing}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Say {text}", "has no {{column}} placeholder."),
+        ("{{text}} is {{label}}!", "has text behind its last placeholder {{label}}, which is the completion."),
+        ("{{label}} {{text}} {{label}}", 'shows the completion "label" in the prompt already.'),
+        ("\n{{label}}\n", "has no prompt before its only placeholder."),
+        ("Tweet: {{text}\nMood: {{label}}", "has a placeholder that lacks a brace: {{text}."),
+        ("Tweet: {text}}\nMood: {{label}}", "has a placeholder that lacks a brace: {text}}."),
+    ],
+)
+def test_a_text_that_is_no_template_is_refused_at_its_own_file(desk: Desk, text: str, message: str) -> None:
+    desk.write("prompt.md", text)
+    assert desk.faults() == [f"prompt.md: {message} {TEMPLATE_FIX}"]
+
+
+# --- steps, batches, evaluation ---
+
+
+@pytest.mark.parametrize(
+    ("given", "messages"),
+    [
+        (
+            ["train.epochs=1"],
+            ["demo.yaml:9: both train.steps and train.epochs are given. Write one of the two."],
+        ),
+        (
+            ["train.steps=null"],
+            ["demo.yaml:9: neither train.steps nor train.epochs is given. Write one of the two."],
+        ),
+        (
+            ["train.batch_size=9", "train.micro_batch_size=2", "resources.gpus=2"],
+            [
+                "--set train.batch_size: train.batch_size = 9 is no multiple of "
+                "micro_batch_size x processes = 4. Write 8."
+            ],
+        ),
+        (
+            ["train.micro_batch_size=16"],
+            ["demo.yaml:9: train.batch_size = 8 is no multiple of micro_batch_size x processes = 16. Write 16."],
+        ),
+        (
+            ["train.warmup_steps=10"],
+            ["--set train.warmup_steps: train.warmup_steps = 10 leaves none of the 10 steps to fall. Write 9 at most."],
+        ),
+        (
+            ["resources.processes=2"],
+            [
+                "--set resources.processes: resources.processes = 2 goes with `gpus: 0`; each GPU has one process. "
+                "Remove it, or write `gpus: 0`."
+            ],
+        ),
+        (
+            ["resources.gpus=0", "train.precision=fp16"],
+            ['--set train.precision: train.precision = "fp16" needs a GPU. Use "fp32".'],
+        ),
+        (
+            ["evaluate.every=5"],
+            ["--set evaluate.every: evaluate.every = 5 needs data.validation. Name a file there, or remove it."],
+        ),
+        (
+            ["evaluate.choices=[glad, sad]"],
+            ["--set evaluate.choices: evaluate.choices needs data.test. Name a file of held-out rows there."],
+        ),
+        *(
+            (
+                [f"evaluate.choices={choices}", "data.test=train.jsonl"],
+                [
+                    "--set evaluate.choices: evaluate.choices is no choice. "
+                    "Write two completions or more, all different."
+                ],
+            )
+            for choices in ("[]", "[glad]", "[glad, glad, sad]", "[glad, '']")
+        ),
+        (
+            ["evaluate.choices=[a, b]", "task=corpus"],
+            ["--set evaluate.choices: evaluate.choices goes with the task instruct. Remove it."],
+        ),
+    ],
+)
+def test_numbers_that_do_not_fit_each_other_are_refused(desk: Desk, given: list[str], messages: list[str]) -> None:
+    assert desk.faults(*(word for text in given for word in ("--set", text))) == messages
+
+
+# --- the cluster ---
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "resources.gpus=4",
+            "--set resources.gpus: resources.gpus = 4: a node of site has 2. Ask for 2 at most.",
+        ),
+        (
+            "resources.walltime=2:00:01",
+            '--set resources.walltime: resources.walltime = "2:00:01": site allows 2:00:00. '
+            "The chain goes on past it by itself: write a walltime within it.",
+        ),
+        (
+            "train.precision=bf16",
+            '--set train.precision: train.precision = "bf16": site\'s V100 has no bf16. Use "fp16" or "fp32".',
+        ),
+        (
+            "resources.queued=20",
+            "--set resources.queued: resources.queued = 20: site takes 20 jobs of a user. Write 19 at most.",
+        ),
+    ],
+)
+def test_what_the_cluster_does_not_give_is_refused(desk: Desk, given: str, message: str) -> None:
+    assert desk.faults("--set", given) == [message]
+
+
+def test_what_the_cluster_just_gives_is_taken(desk: Desk) -> None:
+    for given in ("resources.gpus=2", "resources.walltime=2:00:00", "train.precision=fp16", "resources.queued=19"):
+        desk.accepts("--set", given)
+
+
+def test_a_cluster_that_cannot_be_asked_for_gpus_or_names_no_walltime_says_so(desk: Desk) -> None:
+    desk.change("gpu_request: gres=gpu:V100:{gpus}\n", "", "site.yaml")
+    desk.change("max_walltime: 2:00:00\n", "", "site.yaml")
+    assert desk.faults() == [
+        "demo.yaml:12: the file of site has no gpu_request, so none can be asked for. Add it there.",
+        'demo.yaml:11: resources.walltime is missing, and site names no longest job. Write "2:00:00".',
+    ]
+
+
+def test_without_sbatch_on_path_nothing_is_submitted_to_slurm(desk: Desk) -> None:
+    (desk.folder / "bin/sbatch").unlink()
+    assert desk.faults() == ["cluster site: sbatch is not on PATH. Submit on a login node there."]
+    assert "exec " in desk.accepts("--cluster", "./here.yaml", "--set", "resources.walltime=1:00")
+
+
+def test_the_first_jobs_are_the_whole_chain_where_jobs_cannot_queue_the_next(desk: Desk) -> None:
+    plan = make_plan(Path("demo.yaml"), (), None)
+    alone = plan.cluster.model_copy(update={"jobs_may_submit": False})
+    few = plan.recipe.model_copy(update={"resources": plan.recipe.resources.model_copy(update={"jobs": 2})})
+    assert [first_jobs(*pair) for pair in ((plan.recipe, plan.cluster), (plan.recipe, alone), (few, alone))] == [
+        3,
+        20,
+        2,
+    ]
+    assert first_jobs(few, plan.cluster) == 2
+
+
+# --- the dry run ---
+
+SCRIPT = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --comment=hpcft:runs/demo:1
+#SBATCH --cpus-per-task=6
+#SBATCH --gres=gpu:V100:1
+#SBATCH --hold
+#SBATCH --job-name=hpcft-demo-001
+#SBATCH --mem-per-gpu=60G
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --open-mode=append
+#SBATCH --output=runs/demo/jobs/001/%j_0_log.out
+#SBATCH --partition=GPU
+#SBATCH --signal=B:USR2@180
+#SBATCH --time=120
+
+# setup
+unset PYTHONHOME PYTHONSTARTUP
+export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+export PATH=env/bin:$PATH
+export VIRTUAL_ENV=env
+export PYTHONPATH=runs/demo/code PYTHONSAFEPATH=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+exec env/bin/python -u -m submitit.core._submit runs/demo/jobs/001
+
+# plan
+# run          runs/demo, with a number behind it if that is taken
+# cluster      site
+# env          env
+# model        model
+# length       10 steps of 8 rows (micro_batch_size 1 x 1 process x 8 micro-batches)
+# job          2:00:00, 1 GPU
+# chain        3 jobs at first, 100 at most; each queues the next
+# jobs needed  unknown until the first job has run
+"""
+LOCAL = """\
+#!/bin/bash
+unset PYTHONHOME PYTHONSTARTUP
+export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+export PATH='my env'/bin:$PATH
+export VIRTUAL_ENV='my env'
+export PYTHONPATH=elsewhere/demo/code PYTHONSAFEPATH=1
+exec 'my env/bin/python' -u -m submitit.core._submit elsewhere/demo/jobs/001
+# plan
+# run          elsewhere/demo, with a number behind it if that is taken
+# cluster      here
+# env          my env
+# model        model
+# length       1.5 epochs of 8 rows (micro_batch_size 4 x 2 processes x 1 micro-batch)
+# job          1:00, 0 GPUs
+# chain        1 job at first, 1 at most; each queues the next
+# jobs needed  unknown until the first job has run
+"""
+
+
+def make_env(desk: Desk, name: str) -> None:
+    python = desk.write(f"{name}/bin/python", "#!/bin/sh\n")
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+
+
+def test_a_dry_run_prints_script_and_plan_and_makes_nothing_not_even_the_runs_folder(desk: Desk) -> None:
+    make_env(desk, "env")
+    assert desk.accepts("--set", "env=./env") == SCRIPT
+    assert not (desk.folder / "runs").exists()
+
+
+def test_a_dry_run_for_this_machine_quotes_what_the_shell_would_split(desk: Desk) -> None:
+    make_env(desk, "my env")
+    sets = ("train={epochs: 1.5, micro_batch_size: 4}", "resources={gpus: 0, processes: 2, walltime: 1:00, jobs: 1}")
+    given = [word for text in (*sets, "env=./my env") for word in ("--set", text)]
+    assert desk.accepts("--cluster", "here.yaml", "--runs", "elsewhere", *given) == LOCAL
