@@ -44,6 +44,7 @@ class Data(Section):
     """Rows and how they become features. Files are .jsonl, .csv or .parquet, relative to the recipe's folder."""
 
     train: str
+    """Rows to learn from."""
     validation: str | None = None
     """Rows for the validation loss; none is computed without them."""
     test: str | None = None
@@ -65,6 +66,7 @@ class Train(Section):
     """How to learn. A step is one update of the optimizer."""
 
     steps: Count | None = None
+    """Length of the run; the learning rate reaches zero at its end."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the training rows, in place of `steps`."""
     batch_size: Count = 8
@@ -72,11 +74,13 @@ class Train(Section):
     micro_batch_size: Count = 1
     """Rows of one forward pass on one process; accumulation makes up the rest of the batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """Of AdamW, at its peak."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises to its peak; it then falls linearly to zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """For matrices; biases and normalisation weights are left alone."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of AdamW, like `beta2` and `epsilon`."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
@@ -84,11 +88,13 @@ class Train(Section):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """fp16 and bf16 are automatic mixed precision over fp32 weights."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the order of rows and of all randomness."""
     log_every: Count = 1
     """Steps between two points of the training curve; a point is the token mean since the last one."""
     save_every: Count = 500
     """Steps between two checkpoints, beside the one at the end of each job."""
     keep_checkpoints: Count = 2
+    """Newest ones that stay; an older one goes when a newer is whole on disk."""
 
 
 class Evaluate(Section):
@@ -126,7 +132,9 @@ class Recipe(Section):
     """One run as the user wrote it, with defaults filled in."""
 
     name: Name
+    """What runs of this recipe are called."""
     task: Literal["instruct", "corpus"]
+    """`instruct`: prompt and completion; `corpus`: plain text in blocks."""
     cluster: str = "orfeo"
     """A file of hpcft/launch/clusters or ~/.config/hpcft/clusters without its .yaml, or a path to one."""
     env: str | None = None
