@@ -154,9 +154,7 @@ def load_into(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.O
     for full, tensor in stored.items():
         key, _, name = full.partition("/")
         parameter = names[name]
-        # AdamW keeps its step count on the CPU unless it is fused.
-        device = "cpu" if key == "step" and not optimizer.defaults.get("fused") else parameter.device
-        optimizer.state[parameter][key] = tensor.to(device)
+        optimizer.state[parameter][key] = tensor.to(parameter.device)
     lacking = [n for n, p in names.items() if p.requires_grad and p not in optimizer.state]
     if stored and lacking:
         raise UserError(Fault(str(checkpoint.folder), f"has no optimizer state for {', '.join(lacking[:5])}."))

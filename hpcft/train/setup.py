@@ -97,7 +97,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     total = rows.steps or max(1, round((rows.epochs or 0) * len(train) / rows.batch_size))
     set_randomness(recipe.train.seed, "model")
     model = load_model(recipe.model)
-    optimizer = make_optimizer(recipe, model, accelerator.device)
+    optimizer = make_optimizer(recipe, model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     pad = padding_token(tokenizer)
     training = Training(
@@ -155,7 +155,7 @@ def features_of(split: str, run: RunDir, recipe: Recipe, tokenizer: Any, control
     return Features(folder)
 
 
-def make_optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> torch.optim.AdamW:
+def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.AdamW:
     """AdamW; weight decay for matrices only."""
     train = recipe.train
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -168,7 +168,7 @@ def make_optimizer(recipe: Recipe, model: torch.nn.Module, device: torch.device)
         lr=train.learning_rate,
         betas=(train.beta1, train.beta2),
         eps=train.epsilon,
-        fused=device.type == "cuda",
+        fused=True,
     )
 
 
