@@ -72,9 +72,14 @@ class Supervisor:
         run, job = self.run_dir, self.job
         self.recipe = run.recipe
         cluster = chain.run_cluster(run)
-        job_id = slurm_job_id() if cluster.kind == "slurm" else None
-        self.deadline = Deadline(lambda: slurm.end_time(job_id) if job_id else None, cluster.stop_margin)
-        self.deadline.begin(self.started, (job.submitted or {})["walltime"])
+        walltime = float((job.submitted or {})["walltime"])
+        if cluster.kind == "slurm":
+            job_id = slurm_job_id() or ""
+            self.deadline = Deadline(lambda: slurm.end_time(job_id), cluster.stop_margin)
+        else:
+            end = local.end_time(walltime)
+            self.deadline = Deadline(lambda: end, cluster.stop_margin)
+        self.deadline.begin(self.started, walltime)
         saved = run.saved_steps()
         self._record_start(saved[-1] if saved else None)
         self._close_predecessors(saved[-1] if saved else None)

@@ -82,6 +82,13 @@ def process_identity(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
+def end_time(walltime: float) -> float:
+    """Seconds since the epoch at which the controller, our parent, will end this job."""
+    ticks = float(process_identity(os.getppid()) or 0)
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK")) + walltime
+
+
 def is_running(job: JobDir) -> bool:
     """Whether the job's supervisor is alive on this machine."""
     started = job.started
