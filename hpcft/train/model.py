@@ -6,11 +6,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Model
+
+
+UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+"""What transformers 5 raises for a folder or id that holds no usable model, or one that needs another package."""
 
 
 class LossModel(nn.Module):
@@ -59,7 +64,7 @@ def load_tokenizer(model: Model) -> Any:
     """The tokenizer beside the model. Raises UserError if it does not load."""
     try:
         return AutoTokenizer.from_pretrained(model.path, revision=model.revision or "main")
-    except (OSError, ValueError, KeyError) as error:
+    except UNLOADABLE as error:
         raise UserError(_load_fault("tokenizer", model.path, error)) from error
 
 
@@ -72,7 +77,7 @@ def load_model(model: Model) -> LossModel:
         loaded = AutoModelForCausalLM.from_pretrained(
             model.path, revision=model.revision or "main", dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except UNLOADABLE as error:
         raise UserError(_load_fault("model", model.path, error)) from error
     loaded.train()
     return LossModel(loaded)
