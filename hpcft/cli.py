@@ -288,7 +288,7 @@ def debug(
 def main() -> None:
     """The entry point: faults on stderr, one a line, and exit code 2."""
     try:
-        app()
+        app(prog_name="hpcft")
     except UserError as error:
         for fault in error.faults:
             print(f"hpcft: {fault}", file=sys.stderr)
