@@ -207,8 +207,8 @@ def test_numbers_that_do_not_fit_each_other_are_refused(desk: Desk, given: list[
     ("given", "message"),
     [
         (
-            "resources.gpus=4",
-            "--set resources.gpus: resources.gpus = 4: a node of site has 2. Ask for 2 at most.",
+            "resources.gpus=3",
+            "--set resources.gpus: resources.gpus = 3: a node of site has 2. Ask for 2 at most.",
         ),
         (
             "resources.walltime=2:00:01",
