@@ -29,9 +29,7 @@ def test_the_tiny_model_loads_like_any_other_and_its_tokenizer_takes_any_text(fo
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_the_same_model_comes_out_each_time_and_another_seed_makes_another(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_same_model_comes_out_each_time_and_another_seed_makes_another(folder: Path, tmp_path: Path) -> None:
     def weights(path: Path) -> bytes:
         return (path / "model.safetensors").read_bytes()
 

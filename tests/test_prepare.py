@@ -23,9 +23,7 @@ def test_the_parts_share_no_row_and_hold_as_many_of_each_label() -> None:
     many = {"negative": 100, "neutral": 70, "positive": 130}
     rows = [{"text": f"{label} {n}", "label": label} for label in many for n in range(many[label])]
     parts = split(rows)
-    counts = {
-        name: [sum(row["label"] == label for row in part) for label in many] for name, part in parts.items()
-    }
+    counts = {name: [sum(row["label"] == label for row in part) for label in many] for name, part in parts.items()}
     assert counts == {"test": [40, 40, 40], "validation": [20, 20, 20], "train": [10, 10, 10]}
     texts = [row["text"] for part in parts.values() for row in part]
     assert len(set(texts)) == len(texts)
@@ -40,9 +38,7 @@ def test_what_is_prepared_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"tweets: already in {tmp_path}\n"
 
 
-def test_without_a_registry_one_error_says_what_to_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_registry_one_error_says_what_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     call = [sys.executable, str(ROOT / "jobs/demo/prepare.py"), str(tmp_path)]

