@@ -33,9 +33,7 @@ PROGRAMS = (
 )
 LONGEST_FOLDER = 80
 """Characters. The sockets lie in it, and Linux allows 107 in the name of one."""
-SETTLED = frozenset(
-    {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
-)
+SETTLED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"})
 
 
 @dataclass
@@ -74,14 +72,10 @@ class Lab:
         """
         missing = missing_programs()
         if missing:
-            raise LabError(
-                f"a private Slurm needs {', '.join(missing)}: run tests/install-system-packages as root"
-            )
+            raise LabError(f"a private Slurm needs {', '.join(missing)}: run tests/install-system-packages as root")
         self.folder = self.folder.resolve()
         if len(str(self.folder)) > LONGEST_FOLDER:
-            raise LabError(
-                f"{self.folder}: longer than {LONGEST_FOLDER} characters, too long for the sockets in it"
-            )
+            raise LabError(f"{self.folder}: longer than {LONGEST_FOLDER} characters, too long for the sockets in it")
         try:
             self._write_files()
             self._start_munge()
@@ -214,9 +208,7 @@ class Lab:
         self._wait_until(lambda: self._works(*client, "select 1"), "mariadbd", log="mariadbd.out")
         self.run(*client, SQL)
         self._spawn("slurmdbd", ["slurmdbd", "-D"], MYSQL_UNIX_PORT=str(sock))
-        self._wait_until(
-            lambda: self._works("sacctmgr", "-n", "show", "cluster"), "slurmdbd", log="slurmdbd.log"
-        )
+        self._wait_until(lambda: self._works("sacctmgr", "-n", "show", "cluster"), "slurmdbd", log="slurmdbd.log")
         self.run("sacctmgr", "-iQ", "add", "cluster", "lab")
         self.run("sacctmgr", "-iQ", "add", "account", "ft")
         self.run("sacctmgr", "-iQ", "add", "user", user_name(), "account=ft")
