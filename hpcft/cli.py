@@ -34,8 +34,10 @@ Runs = Annotated[Path | None, typer.Option("--runs", metavar="DIR", help="Folder
 
 def runs_folder(given: Path | None, cluster: Any = None) -> Path:
     """The folder of all runs: --runs, else HPCFT_RUNS, else the cluster's."""
-    if given or os.environ.get("HPCFT_RUNS"):
-        return Path(given or os.environ["HPCFT_RUNS"]).expanduser().absolute()
+    if named := str(given or os.environ.get("HPCFT_RUNS", "")):
+        from hpcft.schema import expand
+
+        return expand(named).absolute()
     if cluster is not None:
         return Path(cluster.runs_folder()).absolute()
     return _only_cluster_folder()
@@ -288,7 +290,7 @@ def debug(
 def main() -> None:
     """The entry point: faults on stderr, one a line, and exit code 2."""
     try:
-        app()
+        app(prog_name="hpcft")
     except UserError as error:
         for fault in error.faults:
             print(f"hpcft: {fault}", file=sys.stderr)

@@ -19,8 +19,8 @@ class Fault:
     """What to write or do instead, where that is known."""
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}"
-        return f"{text} {self.fix}" if self.fix else text
+        text = f"{self.where}: {self.what} {self.fix}".rstrip()
+        return text.replace("\n", "\\n")  # a fault is one line, even where a file's name is two
 
 
 class UserError(Exception):

@@ -21,6 +21,7 @@ from hpcft.schema import (
     Name,
     Section,
     Walltime,
+    expand,
     explain,
     explain_syntax,
     place,
@@ -244,8 +245,11 @@ def _override(values: dict[str, Any], text: str) -> list[Fault]:
         return [Fault(f"--set {text}", f"names no {'value' if key else 'key'}.", "Write section.key=value.")]
     try:
         parsed = yaml.load(value, Loader=Loader)
+        json.dumps(parsed, default=str)
     except yaml.YAMLError as error:
         return [Fault(f"--set {key}", f"{value!r} is no YAML value: {explain_syntax(value, error)[1]}.", "Quote it.")]
+    except ValueError:
+        return [Fault(f"--set {key}", f"{value!r} holds an alias of what it stands in.", "Remove that *alias.")]
     *sections, last = key.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
@@ -265,7 +269,7 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with every path absolute: relative ones stand beside the recipe, wherever hpcft is called."""
 
     def absolute(text: str | None) -> str | None:
-        return None if text is None else str((folder / Path(text).expanduser()).resolve())
+        return None if text is None else str((folder / expand(text)).resolve())
 
     data = recipe.data.model_copy(
         update={key: absolute(getattr(recipe.data, key)) for key in ("train", "validation", "test", "template")}
@@ -275,7 +279,7 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
         model = model.model_copy(update={"path": absolute(model.path)})
     named = {
         # Not resolved: an env that is reached through a link keeps the prefix that its scripts were made for.
-        key: os.path.abspath(folder / Path(text).expanduser())  # noqa: PTH100
+        key: os.path.abspath(folder / expand(text))  # noqa: PTH100
         for key in ("cluster", "env")
         if (text := getattr(recipe, key)) and is_path(text)
     }

@@ -86,6 +86,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def expand(text: str) -> Path:
+    """The path with `~` filled in; one of a user that there is not stays as it is, and is then found missing."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def place(path: Path, lines: Mapping[str, int], key: str) -> str:
     """`jobs/demo.yaml:7`: the line of a dotted key, or of the nearest section around it that the file has."""
     while key and key not in lines:
@@ -110,16 +118,34 @@ Loader.add_implicit_resolver(
 )
 
 
-def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(str(loader.construct_scalar(node)).replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+def _scalar(convert: Callable[[str], object]) -> Callable[[yaml.SafeLoader, yaml.ScalarNode], object]:
+    """A constructor of values; a text that is none, as in `!!int x`, is an error with its line."""
+
+    def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> object:
+        text = str(loader.construct_scalar(node))
+        try:
+            return convert(text)
+        except ValueError:
+            raise yaml.constructor.ConstructorError(
+                None, None, f'"{text}" does not fit its tag', node.start_mark
+            ) from None
+
+    return construct
 
 
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(str(loader.construct_scalar(node)).replace("_", ""))
+def _float(text: str) -> float:
+    return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
 
 
-Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+def _bool(text: str) -> bool:
+    return bool(("false", "true").index(text.lower()))
+
+
+Loader.add_constructor("tag:yaml.org,2002:float", _scalar(_float))
+Loader.add_constructor("tag:yaml.org,2002:int", _scalar(lambda text: int(text.replace("_", ""))))
+Loader.add_constructor("tag:yaml.org,2002:bool", _scalar(_bool))
+for name in ("timestamp", "binary", "set", "omap", "pairs"):
+    del Loader.yaml_constructors[f"tag:yaml.org,2002:{name}"]  # no value of a recipe is one
 
 
 def read_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from hpcft.errors import UserError
+from hpcft.launch.plan import make_plan
 from hpcft.recipe import is_hub_id, read_recipe
 from hpcft.schema import read_yaml, walltime_seconds
-from tests.desk import Desk, make_desk
+from tests.desk import RECIPE, Desk, make_desk
 
 
 @pytest.fixture
@@ -183,6 +187,7 @@ def test_a_wrong_key_or_value_is_named_with_its_line_and_its_remedy(
         ("name: a\n---\nname: b\n", "demo.yaml:2: no valid YAML: expected a single document in the stream, "
          "but found another document."),
         ("name: demo\ntask: a\ab\n", "demo.yaml:2: no valid YAML: the character U+0007 is not allowed."),
+        ("name: x\ntrain: {steps: !!int x}\n", 'demo.yaml:2: no valid YAML: "x" does not fit its tag.'),
         ("name: &a [*a]\n", "demo.yaml:1: holds an alias of what it stands in. Remove that *alias."),
         ("- name\n", "demo.yaml:1: holds no mapping. Begin with `name: ...`."),
         ("just text", "demo.yaml:1: holds no mapping. Begin with `name: ...`."),
@@ -227,7 +232,7 @@ def test_all_faults_are_told_at_once_those_of_the_schema_and_those_of_the_files(
 
 
 def test_set_is_typed_as_yaml_would_type_it_and_makes_sections_that_are_not_there(desk: Desk) -> None:
-    given = (
+    overrides = (
         "train.learning_rate=5e-5",
         "evaluate.choices=[no, yes]",
         "resources.walltime=1:00:00",
@@ -236,7 +241,7 @@ def test_set_is_typed_as_yaml_would_type_it_and_makes_sections_that_are_not_ther
         "train.clip_norm=null",
         "resources={gpus: 2, queued: 1}",
     )
-    recipe = read_recipe(Path("demo.yaml"), given).recipe
+    recipe = read_recipe(Path("demo.yaml"), overrides).recipe
     assert (recipe.train.learning_rate, recipe.train.steps, recipe.train.clip_norm) == (5e-5, 10, None)
     assert recipe.evaluate.choices == ("no", "yes")
     assert recipe.name == "007x"
@@ -251,7 +256,7 @@ def test_the_value_of_set_may_hold_equals_signs_and_colons(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("text", "message"),
     [
         ("train.stesp=5", '--set train.stesp: unknown key "train.stesp". Did you mean "steps"?'),
         ("optimizer.lr=5", '--set optimizer.lr: unknown key "optimizer". Known here: cluster, data, env, evaluate, '
@@ -263,13 +268,61 @@ def test_the_value_of_set_may_hold_equals_signs_and_colons(desk: Desk) -> None:
         ("train.steps=[", "--set train.steps: '[' is no YAML value: expected the node content, "
          "but found '<stream end>'. Quote it."),
         ("name.first=a", '--set name.first: "name" is no section of the recipe. Write section.key=value.'),
+        ("name=&a [*a]", "--set name: '&a [*a]' holds an alias of what it stands in. Remove that *alias."),
+        ("data.train=~nosuchuser/t.jsonl", "--set data.train: ~nosuchuser/t.jsonl cannot be read: "
+         "no such file or directory. Name a file of rows."),
         ("train=5", "--set train: train = 5 is no section. Write `key: value` lines below it, indented."),
     ],
 )  # fmt: skip
-def test_a_wrong_set_is_named_as_it_was_given(desk: Desk, given: str, message: str) -> None:
-    assert desk.faults("--set", given) == [message]
+def test_a_wrong_set_is_named_as_it_was_given(desk: Desk, text: str, message: str) -> None:
+    assert desk.faults("--set", text) == [message]
 
 
 def test_a_fault_in_a_value_that_was_set_points_at_set_and_not_at_the_file(desk: Desk) -> None:
     batch = desk.faults("--set", "train={steps: 5, batch_size: 3, micro_batch_size: 2}")
     assert batch == ["--set train: train.batch_size = 3 is no multiple of micro_batch_size x processes = 2. Write 2."]
+
+
+# --- whatever one may write ---
+
+PIECES = ["", "~", "no", "5e-5", ".nan", "-.inf", "[", "{", "]", "{}", "[]", "&a [*a]", "*b", "<<: {a: 1}", "!!int x"]
+PIECES += ["!x y", "|\n  a", "? [a]: b", "'", '"\\x"', "\t", "\x07", "\ufeff", "2:00:00", "9" * 30, "${x}", "a: b"]
+PIECES += ["---", "{a: {b: {c: d}}}", "[1, [2]]", "!!binary aGk=", "!!set {a, b}", "!!timestamp x", "!!bool x", "1e999"]
+PIECES += ["\u2028", "\U0001f40e", "../../../../etc", "/", ".", "~x/y", "a" * 300, "%", "@x", "`x`", "\0"]
+KEYS = ["name", "task", "cluster", "env", "model", "data", "train", "evaluate", "resources", "model.path", "data.train"]
+KEYS += ["data.template", "data.test", "train.steps", "train.epochs", "train.batch_size", "train.learning_rate", "x"]
+KEYS += [
+    "evaluate.choices",
+    "evaluate.every",
+    "resources.walltime",
+    "resources.memory",
+    "resources.gpus",
+    "x.y",
+    ".",
+    "",
+]
+SETS = st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(PIECES)), max_size=3)
+
+
+@settings(
+    max_examples=200,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.integers(0, len(RECIPE)), st.sampled_from(PIECES), SETS)
+def test_whatever_one_writes_is_a_plan_or_refused_in_whole_sentences(
+    desk: Desk, place: int, piece: str, given_sets: list[tuple[str, str]]
+) -> None:
+    desk.write("demo.yaml", RECIPE[:place] + piece + RECIPE[place:])
+    try:
+        make_plan(Path("demo.yaml"), tuple(f"{key}={value}" for key, value in given_sets), None)
+    except UserError as refusal:
+        assert refusal.faults
+        for fault in refusal.faults:
+            assert "\n" not in str(fault)
+            assert fault.where, fault
+            assert fault.what.endswith("."), fault
+            assert not fault.what.endswith(".."), fault
+            assert fault.fix == "" or fault.fix.endswith((".", "?")), fault

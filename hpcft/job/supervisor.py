@@ -29,6 +29,8 @@ LOCK_PATIENCE = 60.0
 """Seconds to wait for a predecessor that Slurm calls ended and the kernel is still reaping."""
 STRAGGLER_PATIENCE = 60.0
 """Seconds between the end of the first worker and that of the last."""
+ASK_AGAIN = 120.0
+"""Seconds between two tries to queue the next job, where the scheduler is away or takes no more of this user."""
 REFUSED = 2
 """Exit code of a worker that found a fault of the user's and wrote fault.json."""
 
@@ -66,6 +68,8 @@ class Supervisor:
     started: float = field(default_factory=time.time)
     stop_reason: str | None = None
     last_beat: float = 0.0
+    ask_again: float | None = None
+    """When to try once more to queue the next jobs; None if they are queued."""
 
     def run(self) -> str:
         """Decide, train, and record the ending."""
@@ -91,7 +95,6 @@ class Supervisor:
             names = ", ".join(missing)
             halt = verdict.Halt(f"missing in the env {sys.prefix}: {names}", "Install them there, then resume.")
             return self._halt(halt, "refused")
-        chain.top_up(run, job.number)
         return self._train(cluster.internet)
 
     def _record_start(self, saved: int | None) -> None:
@@ -125,12 +128,22 @@ class Supervisor:
         workers = Workers(self.run_dir, self.job, self.recipe, scratch, internet)
         try:
             workers.start(os.environ)
+            self._top_up()  # while they import torch
             death = self._watch(workers)
         finally:
             workers.kill()
             progress = read_json(workers.progress_file) or {}
             shutil.rmtree(scratch, ignore_errors=True)
         return self._conclude(progress, death)
+
+    def _top_up(self) -> None:
+        """Queue the jobs behind this one; a scheduler that does not take them now is asked again later."""
+        self.ask_again = None
+        try:
+            chain.top_up(self.run_dir, self.job.number)
+        except (UserError, OSError) as error:
+            print(f"hpcft: no job could be queued behind this one: {error}", file=sys.stderr)
+            self.ask_again = time.monotonic() + ASK_AGAIN
 
     def _watch(self, workers: Workers) -> Death | None:
         """Until all workers have ended; the first that failed, if one has."""
@@ -144,6 +157,8 @@ class Supervisor:
                 return None  # they are still starting: there is nothing to save, and an import cannot be asked to stop
             if self.stop_reason and self.deadline.end and time.time() > self.deadline.end - 1.0:
                 return Death(0, -9)  # they did not stop in time, and the scheduler is about to end us as well
+            if self.ask_again and time.monotonic() > self.ask_again and not self.stop_reason:
+                self._top_up()
             if any(process.poll() is not None for process in workers.processes):
                 first_end = first_end or time.monotonic()
                 if time.monotonic() - first_end > STRAGGLER_PATIENCE:

@@ -28,9 +28,12 @@ def die_with_parent() -> None:
 def _before_exec(parent: int) -> Callable[[], None]:
     def prepare() -> None:
         # A worker stops at a step boundary when the supervisor says so, never in the middle of one by a signal
-        # that the scheduler sprayed over all processes; being ignored survives exec.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
+        # that the scheduler sprayed over all processes; being ignored survives exec. They are blocked too, for
+        # the data loaders: torch gives those a handler for SIGTERM (2.13), and training fails when one dies.
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         die_with_parent()
         if os.getppid() != parent:
             os._exit(1)  # the supervisor died before the kernel knew of our wish
@@ -96,11 +99,13 @@ class Workers:
         self.progress_file = scratch / "progress.json"
         self.processes: list[subprocess.Popen[bytes]] = []
         self._arguments = [str(run.path), str(job.number), str(job.attempt), str(scratch)]
+        self._scratch = str(scratch)
         self._recipe, self._log, self._internet = recipe, job.log, internet
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start one process a rank, each a session of its own, all writing to the job's log."""
         port = free_port()
+        temporary = {"TMPDIR": self._scratch}  # killed data loaders leave their sockets, and we remove this
         with self._log.open("ab") as log:
             for rank in range(self._recipe.processes):
                 process = subprocess.Popen(
@@ -108,7 +113,7 @@ class Workers:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**environment, **variables(self._recipe, rank, port, self._internet)},
+                    env={**environment, **variables(self._recipe, rank, port, self._internet), **temporary},
                     start_new_session=True,
                     preexec_fn=_before_exec(os.getpid()),
                 )

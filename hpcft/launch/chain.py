@@ -16,9 +16,11 @@ from hpcft.launch.condaenv import Env
 from hpcft.launch.plan import Plan
 from hpcft.launch.scheduler import Scheduler, scheduler
 from hpcft.launch.submission import Submission, make_submission
-from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_root, write_json
+from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_root, write_json, write_whole
 
 FREE_NAMES = 10_000
+CANCELLED = b"cancelled\n"
+"""In a run's STOP file: not paused by `hpcft stop`, but ended by `hpcft cancel`."""
 
 
 def submit(plan: Plan, root: Path) -> RunDir:
@@ -54,26 +56,38 @@ def submit(plan: Plan, root: Path) -> RunDir:
 def fill(run: RunDir) -> list[JobDir]:
     """Queue what the head of the chain lacks, release it, and mark the run as queued; also after a kill."""
     cluster = run_cluster(run)
-    queue = scheduler(cluster)
-    queue.cancel_ids(queue.orphans(run))
-    waiting = [job for job in run.jobs() if job.submitted and not job.started and not job.ended]
-    last = max((job.number for job in run.jobs() if job.submitted), default=0)
+    resources = run.recipe.resources
     forgiven = max((job.number for job in run.jobs() if job.started), default=0)
-    room = run.recipe.resources.jobs - last
-    for _ in range(min(_wanted(run, cluster) - len(waiting), room)):
-        last += 1
-        waiting.append(_queue_one(run, last, waiting, cluster, queue))
-    queue.release(waiting)
+    wanted = 1 + resources.queued if cluster.jobs_may_submit else cluster.max_submit or resources.jobs
+    running = [job for job in run.jobs() if job.started and not job.ended]  # of a submit that was killed at its end
+    waiting = _fill_up(run, wanted - len(running), running, cluster)
     write_json(run.path / "queued.json", {"time": time.time(), "forgiven": forgiven})
     return waiting
 
 
-def _wanted(run: RunDir, cluster: Cluster) -> int:
-    """Jobs to have in the queue before any runs."""
-    resources = run.recipe.resources
-    if cluster.jobs_may_submit:
-        return 1 + resources.queued
-    return min(resources.jobs, cluster.max_submit or resources.jobs)
+def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) -> list[JobDir]:
+    """All jobs that wait, released: those in the queue already, and new ones until there are as many as wanted.
+
+    Heals what a kill or a hand has done to the queue: a job without record is cancelled, a record whose job is
+    gone is closed, and a job that was held and never released is released with the new ones.
+    """
+    queue = scheduler(cluster)
+    marked = queue.marked(run)
+    jobs = [job for job in run.jobs() if job.submitted]
+    queue.cancel([], [number for number in marked if number not in {job.slurm_id for job in jobs}])
+    waiting = []
+    for job in jobs:
+        if job.slurm_id in marked and not job.started and not job.ended:
+            waiting.append(job)
+        elif not job.started and not job.ended:
+            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time(), "found_by": "hpcft"})
+    held = [job for job in waiting if marked[job.slurm_id or ""]]
+    last = max((job.number for job in jobs), default=0)
+    for number in range(last + 1, min(last + wanted - len(waiting), run.recipe.resources.jobs) + 1):
+        waiting.append(_queue_one(run, number, [*running, *waiting], cluster, queue))
+        held.append(waiting[-1])
+    queue.release(held)
+    return waiting
 
 
 def resume(run: RunDir) -> list[JobDir]:
@@ -81,9 +95,10 @@ def resume(run: RunDir) -> list[JobDir]:
 
     Raises UserError for a finished run, and for one that runs or waits: a second chain would only stand in its way.
     """
-    from hpcft.launch.status import read_status
+    from hpcft.launch.status import LIVE, read_status
 
     status = read_status([run])[0]
+    half = status.state == "half-submitted"
     if status.state == "finished":
         raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Submit a new run."))
     if status.state in ("running", "queued"):
@@ -91,10 +106,14 @@ def resume(run: RunDir) -> list[JobDir]:
         raise UserError(Fault(run.name, f"is {status.state} already.", fix))
     if status.state == "unknown":
         raise UserError(Fault(run.name, "Slurm does not say whether it still runs.", "Try again later."))
+    if not half and any(job.state in LIVE for job in status.jobs):
+        raise UserError(Fault(run.name, "has a job that is still ending.", "Try again in a minute."))
     with locked(_submit_lock(run.path).path) as mine:
         if not mine:
             raise UserError(Fault(run.name, "another hpcft is submitting it at this moment."))
-        if run.recipe.resources.jobs <= max((job.number for job in run.jobs() if job.submitted), default=0):
+        if not half and run.recipe.resources.jobs <= max(
+            (job.number for job in run.jobs() if job.submitted), default=0
+        ):
             limit = run.recipe.resources.jobs
             raise UserError(Fault(run.name, f"has had its {limit} jobs (resources.jobs).", "Submit it with more."))
         close_broken(run)
@@ -125,15 +144,16 @@ def cancel(run: RunDir) -> list[JobDir]:
     """End every job of a run, queued and running, in one call; those that were open. A half-done submit is undone."""
     cluster = run_cluster(run)
     queue = scheduler(cluster)
-    if not (run.path / "queued.json").exists():
+    if not (run.path / "queued.json").exists() and not any(job.started for job in run.jobs()):
         jobs = [job for job in run.jobs() if job.submitted]
         discard(run)
         return jobs
     open_jobs = [job for job in run.jobs() if job.submitted and not job.ended]
-    # A local job that is told to end would let the keeper begin the next; the mark makes that one leave at once.
-    run.stop_file.touch(mode=0o600)
-    queue.cancel(open_jobs)
-    queue.cancel_ids(queue.orphans(run))
+    # One call for all, those without record too: were one left out, the end of another would start it.
+    marked = queue.marked(run)
+    # The file makes a job that begins meanwhile leave at once: on this machine the keeper starts the next one.
+    write_whole(run.stop_file, CANCELLED)
+    queue.cancel(open_jobs, list(marked))
     for job in open_jobs:
         if job.started is None and job.ended is None:
             write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
@@ -141,21 +161,13 @@ def cancel(run: RunDir) -> list[JobDir]:
 
 
 def top_up(run: RunDir, running: int) -> list[JobDir]:
-    """Jobs queued behind the running one that were not there yet; called in each job and by the local keeper."""
+    """Jobs that wait behind the running one, as many as there should be; called in each job and by the keeper."""
     cluster = run_cluster(run)
-    resources = run.recipe.resources
     over = run.finished or run.halted or run.stop_file.exists()
     if over or not cluster.jobs_may_submit:
         return []
-    queue = scheduler(cluster)
-    ahead = [job for job in run.jobs() if job.submitted and job.number >= running]
-    new = []
-    for number in range(running + 1, min(running + resources.queued, resources.jobs) + 1):
-        if not any(job.number == number for job in ahead):
-            ahead.append(_queue_one(run, number, ahead, cluster, queue))
-            new.append(ahead[-1])
-    queue.release(new)
-    return new
+    me = [job for job in run.jobs() if job.number == running and job.submitted][-1:]
+    return _fill_up(run, run.recipe.resources.queued, me, cluster)
 
 
 def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster, queue: Scheduler) -> JobDir:
@@ -194,8 +206,7 @@ def discard(run: RunDir) -> None:
     if any(job.started for job in jobs):
         write_json(run.path / "queued.json", {"time": time.time(), "forgiven": 0})
         return  # it had been released after all: it is a run
-    queue.cancel(jobs)
-    queue.cancel_ids(queue.orphans(run))
+    queue.cancel(jobs, list(queue.marked(run)))
     shutil.rmtree(run.path)
 
 

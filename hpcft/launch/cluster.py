@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from hpcft.errors import Fault, UserError, did_you_mean
 from hpcft.recipe import is_path
-from hpcft.schema import Count, GpuRequest, Memory, Section, Walltime, explain, place, read_yaml
+from hpcft.schema import Count, GpuRequest, Memory, Section, Walltime, expand, explain, place, read_yaml
 
 SHIPPED = Path(__file__).parent / "clusters"
 
@@ -68,7 +68,7 @@ class Cluster(Section):
             group = str(os.getgid())
         values = {"GROUP": group, "USER": getpass.getuser(), **os.environ}
         try:
-            return Path(Template(self.runs).substitute(values)).expanduser()
+            return expand(Template(self.runs).substitute(values))
         except (KeyError, ValueError) as error:
             lacking = f"${error.args[0]} has no value here" if isinstance(error, KeyError) else "a $ stands alone in it"
             what, fix = f'runs = "{self.runs}": {lacking}.', "Name a folder with --runs or HPCFT_RUNS."
@@ -93,7 +93,7 @@ def cluster_files() -> dict[str, Path]:
 def read_cluster(choice: Choice) -> Cluster:
     """The cluster of this name or path. Raises UserError: unknown name, faults in the file."""
     known = cluster_files()
-    path = Path(choice.name).expanduser() if is_path(choice.name) else known.get(choice.name)
+    path = expand(choice.name) if is_path(choice.name) else known.get(choice.name)
     if path is None:
         raise UserError(Fault(choice.where, f'no cluster "{choice.name}".', did_you_mean(choice.name, list(known))))
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.errors import Fault, UserError, did_you_mean
+from hpcft.schema import expand
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def find_env(name: str | None, where: str) -> Env:
     if name is None:
         return Env(Path(sys.prefix))
     known = named_envs()
-    candidates = [Path(name).expanduser().absolute()] if "/" in name else known.get(name, [])
+    candidates = [expand(name).absolute()] if "/" in name else known.get(name, [])
     for prefix in candidates:
         if os.access(prefix / "bin" / "python", os.X_OK):
             return Env(prefix)

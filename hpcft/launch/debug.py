@@ -58,7 +58,9 @@ def open_shell(plan: Plan, root: Path, walltime: str | None) -> int:
     handle, name = tempfile.mkstemp(prefix=".debug-", suffix=".sh", dir=root)
     rcfile = Path(name)
     try:
-        os.write(handle, ("\n".join(shell_lines(plan)) + "\n").encode())
+        # bash has read it whole before its first line runs, so that it is gone even if the terminal closes.
+        lines = (f"rm -f {shlex.quote(name)}", *shell_lines(plan))
+        os.write(handle, ("\n".join(lines) + "\n").encode())
         os.close(handle)
         with slurm.scrubbed_environment():
             return subprocess.call(command(plan, rcfile, walltime))

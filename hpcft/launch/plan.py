@@ -100,7 +100,7 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     where = file.where("resources.walltime")
     if resources.walltime is None and cluster.max_walltime is None:
         yield Fault(
-            where, f"resources.walltime is missing, and {cluster.name} names no longest job.", 'Write "2:00:00".'
+            where, f"resources.walltime is missing, and {cluster.name} has no max_walltime.", 'Write "2:00:00".'
         )
     elif _longer(resources.walltime, cluster.max_walltime):
         what = f'resources.walltime = "{resources.walltime}": {cluster.name} allows {cluster.max_walltime}.'

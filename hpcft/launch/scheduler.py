@@ -36,14 +36,11 @@ class Scheduler(Protocol):
     def release(self, jobs: Sequence[JobDir]) -> None:
         """Let held jobs go."""
 
-    def cancel(self, jobs: Sequence[JobDir]) -> None:
-        """End these jobs, queued or running, in one go."""
+    def cancel(self, jobs: Sequence[JobDir], more: Sequence[str] = ()) -> None:
+        """End these jobs, queued or running, and some known by id alone, in one go."""
 
-    def orphans(self, run: RunDir) -> list[str]:
-        """Ids of jobs that carry the run's mark but stand in no record."""
-
-    def cancel_ids(self, ids: Sequence[str]) -> None:
-        """End jobs known by id alone."""
+    def marked(self, run: RunDir) -> dict[str, bool]:
+        """Ids of the jobs in the queue that carry the run's mark, recorded or not, and whether each is held."""
 
 
 class SlurmScheduler:
@@ -55,15 +52,11 @@ class SlurmScheduler:
     def release(self, jobs: Sequence[JobDir]) -> None:
         slurm.release(_ids(jobs))
 
-    def cancel(self, jobs: Sequence[JobDir]) -> None:
-        slurm.cancel(_ids(jobs))
+    def cancel(self, jobs: Sequence[JobDir], more: Sequence[str] = ()) -> None:
+        slurm.cancel(sorted({*_ids(jobs), *more}, key=int))
 
-    def orphans(self, run: RunDir) -> list[str]:
-        recorded = {job.slurm_id for job in run.jobs()}
-        return [number for number in slurm.orphans(str(run.path)) if number not in recorded]
-
-    def cancel_ids(self, ids: Sequence[str]) -> None:
-        slurm.cancel(ids)
+    def marked(self, run: RunDir) -> dict[str, bool]:
+        return slurm.marked(str(run.path))
 
 
 class LocalScheduler:
@@ -76,15 +69,15 @@ class LocalScheduler:
         if jobs:
             local.wake_keeper(RunDir(jobs[0].path.parent.parent))
 
-    def cancel(self, jobs: Sequence[JobDir]) -> None:
+    def cancel(self, jobs: Sequence[JobDir], more: Sequence[str] = ()) -> None:
+        del more  # every local job has its record
         for job in sorted(jobs, key=lambda job: -job.number):  # the last first, so that none begins meanwhile
             local.cancel(job)
 
-    def orphans(self, run: RunDir) -> list[str]:
-        return []  # a local job is its record: there is nothing else that could be left over
-
-    def cancel_ids(self, ids: Sequence[str]) -> None:
-        del ids
+    def marked(self, run: RunDir) -> dict[str, bool]:
+        # A local job is its record, and counts as held, since no keeper may know of it.
+        waiting = (job for job in run.jobs() if job.submitted and not job.started and not job.ended)
+        return {job.slurm_id: True for job in waiting if job.slurm_id}
 
 
 def scheduler(cluster: Cluster) -> Scheduler:

@@ -24,7 +24,12 @@ PIPED_WIDTH = 160
 NOTE_LENGTH = 300
 """Characters of a note at most; the rest of what a job said stands in its log."""
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
-STATE_COLOURS = {"finished": "green", "running": "cyan", "queued": "yellow", "halted": "red", "broken off": "red"}
+STATE_COLOURS = {
+    "finished": "green",
+    "running": "cyan",
+    "queued": "yellow",
+    **dict.fromkeys(("halted", "half-submitted", "broken off", "unknown"), "red"),
+}
 QUIET_INTERVAL = 5.0
 """Seconds between two plain lines where there is no terminal."""
 ASK_INTERVAL = {"slurm": 30.0, "local": 0.0}

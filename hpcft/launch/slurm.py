@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.core.utils import FailedSubmissionError
 
 from hpcft.errors import Fault, UserError
 from hpcft.launch.submission import Submission
 
 TIMEOUT = 60
 """Seconds after which a silent controller counts as lost for this call."""
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 PENDING_REASONS = {
     "Dependency": "waits for the job before it",
@@ -60,13 +66,22 @@ class _Executor(submitit.SlurmExecutor):
         lines = super()._make_submission_file_text(command, uid).splitlines(keepends=True)
         return "".join(line for line in lines if not line.startswith("#SBATCH --wckey"))
 
+    def _submit_command(self, command: str) -> submitit.Job[Any]:
+        """submitit's, but sbatch dies with us: one that outlived a kill would queue its job behind our back."""
+        path = self.folder / f".submission-{os.getpid()}.sh"
+        path.write_text(self._make_submission_file_text(command, ""))
+        output = _call("sbatch", str(path), dies_with_us=True)
+        job = self.job_class(folder=self.folder, job_id=self._get_job_id_from_submission_command(output), tasks=[0])
+        job.paths.move_temporary_file(path, "submission_file", keep_as_symlink=True)
+        return job
+
     def script(self) -> str:
         return self._make_submission_file_text(self._submitit_command_str, "")
 
 
 def _executor(submission: Submission, hold: bool) -> _Executor:
     # A new one for each job: submitit keeps a dependency once set (1.5.4 drops None in update_parameters).
-    executor = _Executor(folder=submission.folder, python=f"exec {submission.python}")
+    executor = _Executor(folder=submission.folder, python=f"exec {shlex.quote(str(submission.python))}")
     more: dict[str, Any] = {
         **dict(submission.options),
         # B: and exec: only our supervisor gets the signal; without B: children die of it, without exec bash does.
@@ -97,18 +112,9 @@ def submit(submission: Submission, payload: Callable[[], object]) -> str:
     """The id of the new job, which is held until `release`. Raises UserError with sbatch's own words."""
     with scrubbed_environment():
         try:
-            job = _executor(submission, hold=True).submit(payload)
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise UserError(Fault("sbatch", _own_words(str(error)))) from None
-        except FileNotFoundError:
-            raise UserError(Fault("sbatch", "is not on PATH.", "Submit on a login node of the cluster.")) from None
-    return str(job.job_id)
-
-
-def _own_words(text: str) -> str:
-    """sbatch's complaint out of submitit's wrapping."""
-    lines = [line.strip() for line in text.splitlines() if "sbatch: " in line or "error" in line.lower()]
-    return " ".join(dict.fromkeys(lines)) or text.strip()
+            return str(_executor(submission, hold=True).submit(payload).job_id)
+        except FailedSubmissionError as error:  # sbatch's answer names no job
+            raise UserError(Fault("sbatch", str(error))) from None
 
 
 def available() -> bool:
@@ -138,14 +144,16 @@ def query(ids: Sequence[str], *, accounting: bool = True) -> dict[str, JobState]
         return {}
     try:
         # Without --jobs: squeue fails as a whole if one id of the list is no longer known.
-        output = _call("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N")
+        output = _call("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N|%Q")
     except UserError:
         return None
     wanted, states = set(ids), {}
     for line in output.splitlines():
-        number, state, reason, node = (line.split("|") + [""] * 3)[:4]
+        number, state, reason, node, priority = (line.split("|") + [""] * 4)[:5]
         if number in wanted:
-            words = PENDING_REASONS.get(reason, reason if reason != "None" else "")
+            reason = "JobHeldUser" if _held(priority, reason) else reason
+            known = reason.partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:gpu001"
+            words = PENDING_REASONS.get(known, reason if reason != "None" else "")
             states[number] = JobState(state, words if state == "PENDING" else "", node)
     missing = sorted(wanted - set(states))
     if missing and accounting:
@@ -167,11 +175,19 @@ def _account(ids: Sequence[str]) -> dict[str, JobState]:
     return states
 
 
-def orphans(run: str) -> dict[str, str]:
-    """Comments by id of every job in the queue that carries this run's mark. Raises UserError if Slurm is away."""
-    output = _call("squeue", "--me", "--noheader", "--format=%A|%k")
-    pairs = (line.partition("|")[::2] for line in output.splitlines())
-    return {number: comment for number, comment in pairs if comment.startswith(f"hpcft:{run}:")}
+def marked(run: str) -> dict[str, bool]:
+    """Ids of the jobs in the queue that carry this run's mark, and whether each is held by us.
+
+    Raises UserError if Slurm is away.
+    """
+    output = _call("squeue", "--me", "--noheader", "--format=%A|%Q|%r|%k")
+    fields = (line.split("|", 3) for line in output.splitlines())
+    return {each[0]: _held(each[1], each[2]) for each in fields if each[3].startswith(f"hpcft:{run}:")}
+
+
+def _held(priority: str, reason: str) -> bool:
+    """Whether we hold a job: its priority is 0 from the start, and the reason says so a moment later."""
+    return priority == "0" and reason != "JobHeldAdmin"
 
 
 def end_time(job_id: str) -> float | None:
@@ -222,14 +238,27 @@ def scrubbed_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _call(program: str, *arguments: str, tolerate: str | None = None) -> str:
+def _die_with_parent() -> None:
+    LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _call(program: str, *arguments: str, tolerate: str | None = None, dies_with_us: bool = False) -> str:
     """What the program printed. Raises UserError with its own words if it failed."""
+    before = _die_with_parent if dies_with_us else None
+    command = [program, *arguments]
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=TIMEOUT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, preexec_fn=before)
     except FileNotFoundError:
         raise UserError(Fault(program, "is not on PATH.", "Run this on a node of the cluster.")) from None
     except subprocess.TimeoutExpired:
         raise UserError(Fault(program, f"did not answer within {TIMEOUT} s.", "Try again later.")) from None
     if done.returncode and not (tolerate and tolerate in done.stderr):
-        raise UserError(Fault(program, (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"))
+        words = _own_words(program, done.stderr or done.stdout)
+        raise UserError(Fault(program, words or f"failed with exit code {done.returncode} and no word."))
     return done.stdout
+
+
+def _own_words(program: str, text: str) -> str:
+    """What a program of Slurm's complained of, in one line, each complaint once and without its own name."""
+    lines = (line.strip().removeprefix(f"{program}: ").removeprefix("error: ") for line in text.splitlines())
+    return " ".join(dict.fromkeys(line for line in lines if line))

@@ -143,17 +143,21 @@ def _state(run: RunDir, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, str
         return "finished", ""
     if halted := run.halted:
         return "halted", f"{halted['reason']} {halted['fix']}".strip()
-    if not (run.path / "queued.json").exists():
-        return "half-submitted", f"`hpcft resume {run.name}` completes it, `hpcft cancel {run.name}` undoes it."
+    half = "half-submitted", f"`hpcft resume {run.name}` completes it, `hpcft cancel {run.name}` undoes it."
+    # A job that has started was released: the kill came after that, and all is as it should be.
+    if not (run.path / "queued.json").exists() and not any(job.started for job in run.jobs()):
+        return half
     if lost:
         return "unknown", "Slurm does not answer."
     if any(job.state == "RUNNING" for job in jobs):
         stopping = " It stops as soon as it has saved." if run.stop_file.exists() else ""
         return "running", stopping.strip()
     if run.stop_file.exists():
-        return "stopped", f"`hpcft resume {run.name}` goes on."
+        cancelled = run.stop_file.read_bytes() == chain.CANCELLED
+        return "cancelled" if cancelled else "stopped", f"`hpcft resume {run.name}` goes on."
     if waiting := [job for job in jobs if job.state in LIVE]:
-        return "queued", waiting[0].reason
+        # Released jobs are not held: whoever queued these was killed before that.
+        return half if all(job.reason == "held" for job in waiting) else ("queued", waiting[0].reason)
     if any(job.ending == "cancelled" for job in jobs):
         return "cancelled", f"`hpcft resume {run.name}` goes on."
     return "broken off", f"No job runs or waits. `hpcft resume {run.name}` goes on."

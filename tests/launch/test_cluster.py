@@ -47,6 +47,9 @@ def test_a_cluster_file_that_cannot_be_read_is_refused(desk: Desk) -> None:
     assert desk.faults("--cluster", "./no.yaml") == [
         f"--cluster: no.yaml cannot be read: no such file or directory. {known}"
     ]
+    assert desk.faults("--cluster", "~nosuchuser/c.yaml") == [
+        f"--cluster: ~nosuchuser/c.yaml cannot be read: no such file or directory. {known}"
+    ]
     desk.write("bad.yaml", b"kind: \xff")
     assert desk.faults("--cluster", "bad.yaml") == [f"--cluster: bad.yaml cannot be read: it is no UTF-8 text. {known}"]
 

@@ -207,8 +207,8 @@ def test_numbers_that_do_not_fit_each_other_are_refused(desk: Desk, given: list[
     ("given", "message"),
     [
         (
-            "resources.gpus=4",
-            "--set resources.gpus: resources.gpus = 4: a node of site has 2. Ask for 2 at most.",
+            "resources.gpus=3",
+            "--set resources.gpus: resources.gpus = 3: a node of site has 2. Ask for 2 at most.",
         ),
         (
             "resources.walltime=2:00:01",
@@ -226,6 +226,7 @@ def test_numbers_that_do_not_fit_each_other_are_refused(desk: Desk, given: list[
     ],
 )
 def test_what_the_cluster_does_not_give_is_refused(desk: Desk, given: str, message: str) -> None:
+    desk.change("steps: 10", "steps: 10\n  batch_size: 12")
     assert desk.faults("--set", given) == [message]
 
 
@@ -239,7 +240,7 @@ def test_a_cluster_that_cannot_be_asked_for_gpus_or_names_no_walltime_says_so(de
     desk.change("max_walltime: 2:00:00\n", "", "site.yaml")
     assert desk.faults() == [
         "demo.yaml:12: the file of site has no gpu_request, so none can be asked for. Add it there.",
-        'demo.yaml:11: resources.walltime is missing, and site names no longest job. Write "2:00:00".',
+        'demo.yaml:11: resources.walltime is missing, and site has no max_walltime. Write "2:00:00".',
     ]
 
 

@@ -1,0 +1,124 @@
+"""Seconds at the prompt, on a private Slurm, beside bare submitit doing the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpcft.rundir import RunDir, write_json
+from tests.benchmarks.rows import Row, beside, seconds
+from tests.slurm.lab import Lab
+from tests.slurm.runs import HPCFT, Site, calls, counting, make_site, queue
+
+CHAIN = 10
+RUNS = 100
+LIVE_RUNS = 8
+LATER = "now+1hour"
+"""No job of a benchmark may start: it would compete with what is measured."""
+
+PEER_CHAIN = f"""
+import sys, submitit
+job = None
+for number in range({CHAIN}):
+    executor = submitit.SlurmExecutor(folder=sys.argv[1])
+    more = {{"begin": "{LATER}", "hold": True}}
+    more |= {{"dependency": f"afterany:{{job.job_id}}"}} if job else {{}}
+    executor.update_parameters(time=10, partition="GPU", additional_parameters=more)
+    job = executor.submit(print, number)
+"""
+PEER_STATES = """
+import sys, submitit
+jobs = [submitit.SlurmJob(folder=sys.argv[1], job_id=number) for number in sys.argv[2:]]
+print([job.state for job in jobs])
+"""
+
+
+def help_row() -> Row:
+    """`hpcft --help`, which loads all verbs, beside the import of submitit alone."""
+    ours, peer = beside(
+        lambda: seconds([HPCFT, "--help"], os.environ),
+        lambda: seconds([sys.executable, "-c", "import submitit"], os.environ),
+        times=7,
+    )
+    return Row("hpcft --help, beside `import submitit`", ours, peer, "under 0.25 s", ours < 0.25, "s")
+
+
+def launcher_rows(folder: Path) -> Iterator[Row]:
+    """The rows that need a Slurm, which lives in this folder."""
+    lab = Lab(folder / "lab", dies_with_parent=True)
+    lab.folder.mkdir()
+    lab.start()
+    try:
+        yield submit_row(lab, folder)
+        yield from status_rows(lab, folder)
+    finally:
+        lab.stop()
+
+
+def submit_row(lab: Lab, folder: Path) -> Row:
+    """A chain of ten, beside ten submitit jobs that wait for each other."""
+    site = make_site(
+        folder / "chain", lab, {"resources": {"jobs": CHAIN, "queued": CHAIN - 1}}, options={"begin": LATER}
+    )
+
+    def tidy() -> None:
+        assert len(queue(lab)) == CHAIN, queue(lab)
+        lab.run("scancel", *queue(lab))
+
+    ours, peer = beside(
+        lambda: seconds([HPCFT, "submit", site.recipe], site.environment(), tidy),
+        lambda: seconds([sys.executable, "-c", PEER_CHAIN, str(folder / "peer")], lab.environment, tidy),
+        times=5,
+    )
+    return Row(f"submit of a chain of {CHAIN} jobs", ours, peer, "under 1.5 times", ours < 1.5 * peer, "s")
+
+
+def status_rows(lab: Lab, folder: Path) -> Iterator[Row]:
+    """A hundred runs in one call, beside submitit asked for the states of a hundred jobs."""
+    site = make_site(folder / "status", lab, options={"begin": LATER})
+    make_runs(site)
+    array = lab.run("sbatch", "--parsable", "--hold", f"--array=1-{RUNS}", "--output=/dev/null", "--wrap", "true")
+    jobs = [f"{array}_{number}" for number in range(1, RUNS + 1)]
+    path = counting(folder / "count")
+    answer = json.loads(site.hpcft("status", "--json", PATH=path))
+    assert len(answer["runs"]) == RUNS
+    found = {run["state"] for run in answer["runs"]}
+    assert found == {"queued", "finished", "broken off"}, found
+    asked = [line.split()[0] for line in calls(folder / "count")]
+    peer_command = [sys.executable, "-c", PEER_STATES, str(folder / "peer"), *jobs]
+    seconds(peer_command, {**lab.environment, "PATH": path})
+    asked_by_peer = calls(folder / "count")
+    holds = asked.count("squeue") == 1 and asked.count("sacct") <= 1 and len(asked) <= 2
+    goal = "one squeue, at most one sacct"
+    yield Row(f"questions to Slurm for {RUNS} runs", len(asked), len(asked_by_peer), goal, holds, "calls")
+    ours, peer = beside(
+        lambda: seconds([HPCFT, "status"], site.environment()),
+        lambda: seconds(peer_command, lab.environment),
+        times=5,
+    )
+    yield Row(f"status of {RUNS} runs, beside {RUNS} jobs", ours, peer, "under 1 s", ours < 1.0, "s")
+
+
+def make_runs(site: Site) -> None:
+    """A hundred runs: some wait in the queue, one was cancelled by hand, and the others have finished."""
+    runs = [site.submit() for _ in range(LIVE_RUNS)]
+    by_hand = site.submit()
+    site.lab.run("scancel", *queue(site.lab, by_hand))
+    done = site.submit()
+    site.lab.run("scancel", *queue(site.lab, done))
+    now = time.time()
+    write_json(done.job(1).path / "started.json", {"time": now, "host": "gpu1", "node": "gpu1", "saved_step": None})
+    write_json(done.job(1).path / "resumed.json", {"step": 0, "total_steps": 500, "exactness": "bit-exact"})
+    facts = {"first_step": 1, "last_step": 500, "loss": 1.5, "validation_loss": 1.6, "seconds": {"train": 60.0}}
+    write_json(done.job(1).path / "ended.json", {**facts, "ending": "finished", "time": now, "wall_seconds": 70.0})
+    write_json(done.job(2).path / "ended.json", {"ending": "cancelled", "time": now})
+    write_json(done.path / "finished.json", {"step": 500, "time": now, "job": 1, "tokens": 1000})
+    runs += [by_hand, done]
+    for number in range(len(runs), RUNS):
+        copy = RunDir(done.path.with_name(f"done-{number}"))
+        shutil.copytree(done.path, copy.path)

@@ -1,0 +1,199 @@
+"""The verdict: when the endings of a chain's jobs say that a further job would not go another way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcft.job.verdict import ENDINGS, NEUTRAL, Halt, crash_loop, end_of_killed, explain_log, halt
+from hpcft.rundir import RunDir, write_json
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "demo")
+
+
+def end(run: RunDir, *endings: str, progress: bool = False, **facts: Any) -> None:
+    """Let the next jobs of the run have ended so."""
+    for ending in endings:
+        job = run.job(len(run.jobs()) + 1)
+        job.path.mkdir(parents=True)
+        write_json(job.path / "started.json", {"time": 0, "saved_step": None})
+        write_json(job.path / "ended.json", {"ending": ending, "progress": progress, **facts})
+
+
+def test_a_chain_without_endings_goes_on(run: RunDir) -> None:
+    assert crash_loop(run) is None
+    run.job(1).path.mkdir(parents=True)  # it runs
+    assert crash_loop(run) is None
+
+
+def test_one_crash_is_no_loop_and_two_in_a_row_are(run: RunDir) -> None:
+    end(run, "crashed", reason="the GPU ran out of memory", fix="Use less.")
+    assert crash_loop(run) is None
+    end(run, "crashed", reason="the GPU ran out of memory", fix="Use less.")
+    assert crash_loop(run) == Halt(
+        "2 jobs in a row ended without a step that was kept: the GPU ran out of memory.", "Use less."
+    )
+
+
+def test_two_walltimes_without_a_saved_step_say_that_the_walltime_is_too_short(run: RunDir) -> None:
+    end(run, "walltime", "walltime")
+    assert crash_loop(run) == Halt(
+        "2 jobs in a row ended without a step that was kept: the walltime is too short for one step and a save.",
+        "Resume with a longer --set resources.walltime=H:MM:SS.",
+    )
+
+
+def test_kills_are_chance_and_five_in_a_row_are_no_more(run: RunDir) -> None:
+    end(run, "killed", "terminated", "killed", "terminated")
+    assert crash_loop(run) is None
+    end(run, "killed")
+    assert crash_loop(run) == Halt(
+        "5 jobs in a row were killed before they could save a step.",
+        "Resume with a smaller --set train.save_every=N, or a longer walltime.",
+    )
+
+
+def test_crashes_and_kills_are_counted_apart(run: RunDir) -> None:
+    end(run, "crashed", "killed", "killed", "killed", "killed")
+    assert crash_loop(run) is None
+    end(run, "crashed", reason="x", fix="y")
+    assert crash_loop(run) is not None
+
+
+def test_endings_that_say_nothing_of_training_neither_count_nor_part_a_row(run: RunDir) -> None:
+    end(run, "crashed", *NEUTRAL, "crashed", *NEUTRAL, reason="x", fix="y")
+    assert crash_loop(run) == Halt("2 jobs in a row ended without a step that was kept: x.", "y")
+
+
+@pytest.mark.parametrize("ending", ["crashed", "killed", "walltime", "terminated", "stopped"])
+def test_a_job_that_got_further_clears_what_was_before_it(run: RunDir, ending: str) -> None:
+    end(run, "crashed", "killed", "killed", "killed", "killed", reason="x", fix="y")
+    end(run, ending, progress=True)
+    end(run, "crashed", reason="x", fix="y")
+    assert crash_loop(run) is None
+    end(run, "crashed", reason="x", fix="y")
+    assert crash_loop(run) is not None
+
+
+def test_a_resume_forgives_all_that_was_before_it(run: RunDir) -> None:
+    end(run, "crashed", "crashed", reason="x", fix="y")
+    assert crash_loop(run) is not None
+    write_json(run.path / "queued.json", {"time": 0, "forgiven": 2})
+    assert crash_loop(run) is None
+    end(run, "crashed", reason="x", fix="y")
+    assert crash_loop(run) is None
+    end(run, "crashed", reason="x", fix="y")
+    assert crash_loop(run) is not None
+
+
+def test_the_attempts_of_a_requeued_job_count_each(run: RunDir) -> None:
+    for attempt in (1, 2):
+        job = run.job(1, attempt)
+        job.path.mkdir(parents=True)
+        write_json(job.path / "ended.json", {"ending": "crashed", "reason": "x", "fix": "y"})
+    assert crash_loop(run) is not None
+
+
+def test_a_halt_is_recorded_for_all_later_jobs_to_read(run: RunDir) -> None:
+    end(run, "crashed")
+    halt(run, run.job(1), Halt("it broke.", "Mend it."))
+    halted = run.halted
+    assert halted is not None
+    assert {key: halted[key] for key in ("reason", "fix", "job")} == {
+        "reason": "it broke.",
+        "fix": "Mend it.",
+        "job": 1,
+    }
+
+
+# --- the ending of a job that could not write its own ---
+
+
+def test_a_killed_job_keeps_what_its_heartbeat_said_and_counts_as_progress_only_if_it_saved(run: RunDir) -> None:
+    job = run.job(1)
+    job.path.mkdir(parents=True)
+    write_json(job.path / "started.json", {"time": 100.0, "saved_step": 20})
+    write_json(job.path / "heartbeat.json", {"time": 160.0, "last_step": 33, "loss": 2.5, "phase": "train"})
+    ended = end_of_killed(run, job, newest=30)
+    assert ended == {
+        "last_step": 33,
+        "loss": 2.5,
+        "ending": "killed",
+        "time": 160.0,
+        "found_by": "the next job",
+        "progress": True,
+        "reason": "all its processes were killed",
+        "fix": "See `hpcft logs`.",
+    }
+    assert end_of_killed(run, job, newest=20)["progress"] is False
+    assert end_of_killed(run, job, newest=None)["progress"] is False
+
+
+def test_a_job_that_never_came_to_its_first_line_made_no_progress(run: RunDir) -> None:
+    ended = end_of_killed(run, run.job(1), newest=30)
+    assert (ended["ending"], ended["progress"], ended["reason"]) == ("killed", False, "it never came to its first line")
+
+
+# --- what a log says ---
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "fix"),
+    [
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+            "the GPU ran out of memory",
+            "Resume with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
+        ),
+        (
+            "OSError: [Errno 28] No space left on device",
+            "the disk is full",
+            "Make room, or resume with --set train.keep_checkpoints=1.",
+        ),
+        (
+            "RuntimeError: CUDA error: no kernel image is available for execution on the device",
+            "this torch was not built for this GPU",
+            "A V100 needs sm_70: torch 2.10 or older from PyPI, or a cu126 build up to 2.14.",
+        ),
+        (
+            "ModuleNotFoundError: No module named 'transformers.models'",
+            "a package is missing in the env: transformers.models",
+            "Install it there, then resume.",
+        ),
+        (
+            "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+            "the job ran out of host memory",
+            "Resume with a larger --set resources.memory=NG.",
+        ),
+        ("ValueError: odd\n\n  ", "ValueError: odd", "See `hpcft logs`."),
+        ("", "it left no word in its log", "See `hpcft logs`."),
+    ],
+)
+def test_a_log_is_explained_in_words(tmp_path: Path, line: str, reason: str, fix: str) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"step 1\n{line}\n" if line else "")
+    assert explain_log(log) == Halt(reason, fix)
+
+
+def test_only_the_end_of_a_log_counts_and_a_missing_one_is_no_crash_of_ours(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"CUDA out of memory\n" + b"fine \xff\n" * 20_000 + b"the end\n")
+    assert explain_log(log).reason == "the end"
+    assert explain_log(tmp_path / "none").reason == "it left no word in its log"
+
+
+def test_a_worker_killed_from_outside_is_told_as_such_unless_the_log_knows_better(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("step 1\n")
+    assert explain_log(log, -9).reason == "a worker was killed from outside, as the kernel does when memory is short"
+    log.write_text("CUDA out of memory\n")
+    assert explain_log(log, -9).reason == "the GPU ran out of memory"
+
+
+def test_every_ending_has_its_words() -> None:
+    assert set(NEUTRAL) < set(ENDINGS)
