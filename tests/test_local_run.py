@@ -139,7 +139,7 @@ def test_a_package_that_is_missing_in_the_env_halts_in_the_first_job(parts: Path
         if path.name != "accelerate":
             (packages / path.name).symlink_to(path)
     words = halted_words(parts, tmp_path / "runs", env=str(env))
-    assert words == f"missing in the env {env}: accelerate Install them there, then resume."
+    assert words == f"missing in the env {env}: accelerate. Install them there, then resume."
 
 
 def test_a_full_disk_halts_the_chain_and_a_resume_with_room_goes_on(parts: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def read_rows(path: Path) -> list[Row]:
         rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_table(path)
     except OSError as error:
         raise UserError(Fault(str(path), f"cannot be read: {(error.strerror or str(error)).lower()}.")) from None
+    except UnicodeDecodeError as error:
+        raise UserError(Fault(str(path), f"is no UTF-8 text (byte {error.start}).", "Save it as UTF-8.")) from None
     if not rows:
         raise UserError(Fault(str(path), "holds no row."))
     return rows
@@ -49,6 +51,8 @@ def _read_table(path: Path) -> list[Row]:
             table = pandas.read_csv(path, dtype=str, keep_default_na=False)
         else:
             table = pandas.read_parquet(path)
+    except UnicodeDecodeError:
+        raise
     except (ValueError, pandas.errors.ParserError) as error:
         raise UserError(Fault(str(path), f"no valid {path.suffix[1:]}: {error}.")) from None
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

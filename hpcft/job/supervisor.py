@@ -93,7 +93,7 @@ class Supervisor:
             return self._halt(loop, "idle")
         if missing := missing_packages(self.recipe):
             names = ", ".join(missing)
-            halt = verdict.Halt(f"missing in the env {sys.prefix}: {names}", "Install them there, then resume.")
+            halt = verdict.Halt(f"missing in the env {sys.prefix}: {names}.", "Install them there, then resume.")
             return self._halt(halt, "refused")
         return self._train(cluster.internet)
 

@@ -35,12 +35,12 @@ REASONS: Sequence[tuple[str, str, str]] = (
     (
         r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError",
         "the GPU ran out of memory",
-        "Resume with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
+        "Submit again with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
     ),
     (
         r"No space left on device|Disk quota exceeded|Errno 28|Errno 122",
         "the disk is full",
-        "Make room, or resume with --set train.keep_checkpoints=1.",
+        "Make room, then resume.",
     ),
     (
         r"no kernel image is available",
@@ -55,12 +55,12 @@ REASONS: Sequence[tuple[str, str, str]] = (
     (
         r"MemoryError|DefaultCPUAllocator: can't allocate",
         "the job ran out of host memory",
-        "Resume with a larger --set resources.memory=NG.",
+        "Submit again with a larger --set resources.memory=NG.",
     ),
     (
         r"non-finite loss",
         "the loss became infinite or no number",
-        "Look at the rows it names; resume with a smaller --set train.learning_rate=X.",
+        "Look at the rows it names; submit again with a smaller --set train.learning_rate=X.",
     ),
 )
 
@@ -81,13 +81,14 @@ def explain_log(log: Path, code: int | None = None) -> Halt:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         text = ""
-    for pattern, reason, fix in REASONS:
-        if match := re.search(pattern, text):
-            return Halt(reason.format(*match.groups()), fix)
+    found = [(match, reason, fix) for pattern, reason, fix in REASONS for match in re.finditer(pattern, text)]
+    if found:  # the last one said: what stands before it was survived
+        match, reason, fix = max(found, key=lambda one: one[0].start())
+        return Halt(reason.format(*match.groups()), fix)
     if code == -9:
         return Halt(
             "a worker was killed from outside, as the kernel does when memory is short",
-            "Resume with a larger --set resources.memory=NG, if it was that.",
+            "Submit again with a larger --set resources.memory=NG, if it was that.",
         )
     lines = [line for line in text.splitlines() if line.strip()]
     return Halt(lines[-1].strip() if lines else "it left no word in its log", "See `hpcft logs`.")
@@ -95,7 +96,8 @@ def explain_log(log: Path, code: int | None = None) -> Halt:
 
 def crash_loop(run: RunDir) -> Halt | None:
     """Why the chain must not go on, from the endings of its jobs since the last one that got further."""
-    crashes = kills = 0
+    crashes: list[dict[str, Any]] = []
+    kills = 0
     forgiven = (read_json(run.path / "queued.json") or {}).get("forgiven", 0)
     for job in reversed(run.jobs()):
         ended = job.ended
@@ -103,15 +105,16 @@ def crash_loop(run: RunDir) -> Halt | None:
             continue
         if ended.get("progress") or job.number <= forgiven:
             break
-        crashes += ended["ending"] in ("crashed", "walltime")
+        crashes += [ended] if ended["ending"] in ("crashed", "walltime") else []
         kills += ended["ending"] in ("killed", "terminated")
-        if crashes == CRASHES:
-            reason = ended.get("reason", "the walltime is too short for one step and a save")
-            fix = ended.get("fix", "Resume with a longer --set resources.walltime=H:MM:SS.")
+        if len(crashes) == CRASHES:
+            newest = crashes[0]
+            reason = newest.get("reason", "the walltime is too short for one step and a save").rstrip(".")
+            fix = newest.get("fix", "Submit again with a longer --set resources.walltime=H:MM:SS.")
             return Halt(f"{CRASHES} jobs in a row ended without a step that was kept: {reason}.", fix)
         if kills == KILLS:
             reason = f"{KILLS} jobs in a row were killed before they could save a step."
-            return Halt(reason, "Resume with a smaller --set train.save_every=N, or a longer walltime.")
+            return Halt(reason, "Submit again with a smaller --set train.save_every=N, or a longer walltime.")
     return None
 
 

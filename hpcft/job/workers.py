@@ -71,7 +71,6 @@ def variables(recipe: Recipe, rank: int, port: int, internet: bool) -> dict[str,
     return {
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
-        "OMP_WAIT_POLICY": "passive",  # on a node that others use too, spinning threads cost a step ten times its time
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",

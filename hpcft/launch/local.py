@@ -59,7 +59,7 @@ def start(submission: Submission, payload: Callable[[], str]) -> subprocess.Pope
     executor.update_parameters(
         timeout_min=(submission.walltime + 0.5) / 60,  # submitit cuts it to whole seconds
         signal_delay_s=submission.signal_lead,
-        gpus_per_node=_visible_gpus(),
+        gpus_per_node=visible_gpus(),
         stderr_to_stdout=True,
     )
     job = executor.submit(payload)
@@ -67,8 +67,8 @@ def start(submission: Submission, payload: Callable[[], str]) -> subprocess.Pope
     return job._process
 
 
-def _visible_gpus() -> int:
-    """Number of NVIDIA devices here, since submitit hides all but as many as it is told of."""
+def visible_gpus() -> int:
+    """Number of NVIDIA devices of this machine; submitit hides all but as many as it is told of."""
     return len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
 
 

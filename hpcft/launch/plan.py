@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.errors import Fault, UserError
-from hpcft.launch import slurm
+from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Choice, Cluster, read_cluster
 from hpcft.launch.condaenv import Env, find_env
 from hpcft.launch.submission import Submission, job_walltime, make_submission
@@ -89,9 +89,13 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if cluster.kind == "slurm" and not slurm.available():
         yield Fault(f"cluster {cluster.name}", "sbatch is not on PATH.", "Submit on a login node there.")
     where = file.where("resources.gpus")
-    if cluster.gpus_per_node is not None and resources.gpus > cluster.gpus_per_node:
-        has = f"a node of {cluster.name} has {cluster.gpus_per_node}"
-        yield Fault(where, f"resources.gpus = {resources.gpus}: {has}.", f"Ask for {cluster.gpus_per_node} at most.")
+    most = local.visible_gpus() if cluster.kind == "local" else cluster.gpus_per_node
+    if most is not None and resources.gpus > most:
+        has = (
+            f"a node of {cluster.name} has {most}" if cluster.kind == "slurm" else f"this machine has {most or 'none'}"
+        )
+        fix = f"Ask for {most} at most." if most else "Write 0 to train on its CPUs."
+        yield Fault(where, f"resources.gpus = {resources.gpus}: {has}.", fix)
     elif resources.gpus and cluster.kind == "slurm" and cluster.gpu_request is None:
         yield Fault(where, f"the file of {cluster.name} has no gpu_request, so none can be asked for.", "Add it there.")
     if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:

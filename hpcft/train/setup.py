@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -32,6 +33,8 @@ from hpcft.train.progress import Progress
 from hpcft.train.randomness import set_randomness
 
 WARMUP_PASSES = 2
+PROBE_CAUTION = 2.0
+"""A small file is written faster than a large one."""
 PROBE_BYTES = 128 << 20
 """Written once at the start to learn how long a save will take."""
 
@@ -276,11 +279,13 @@ def measure_save(training: Training) -> float:
     probe, block = training.run.checkpoints / ".probe", os.urandom(1 << 20)
     blocks = max(1, min(PROBE_BYTES, size) >> 20)
     started = time.monotonic()
-    with probe.open("wb") as file:
+    with probe.open("w+b") as file:
         for _ in range(blocks):
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
+        file.seek(0)
+        hashlib.file_digest(file, "sha256")
     seconds: float = (time.monotonic() - started) * size / (blocks << 20)
     probe.unlink()
-    return seconds
+    return PROBE_CAUTION * seconds

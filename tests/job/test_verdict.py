@@ -44,7 +44,7 @@ def test_two_walltimes_without_a_saved_step_say_that_the_walltime_is_too_short(r
     end(run, "walltime", "walltime")
     assert crash_loop(run) == Halt(
         "2 jobs in a row ended without a step that was kept: the walltime is too short for one step and a save.",
-        "Resume with a longer --set resources.walltime=H:MM:SS.",
+        "Submit again with a longer --set resources.walltime=H:MM:SS.",
     )
 
 
@@ -54,7 +54,7 @@ def test_kills_are_chance_and_five_in_a_row_are_no_more(run: RunDir) -> None:
     end(run, "killed")
     assert crash_loop(run) == Halt(
         "5 jobs in a row were killed before they could save a step.",
-        "Resume with a smaller --set train.save_every=N, or a longer walltime.",
+        "Submit again with a smaller --set train.save_every=N, or a longer walltime.",
     )
 
 
@@ -148,12 +148,12 @@ def test_a_job_that_never_came_to_its_first_line_made_no_progress(run: RunDir) -
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
             "the GPU ran out of memory",
-            "Resume with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
+            "Submit again with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
         ),
         (
             "OSError: [Errno 28] No space left on device",
             "the disk is full",
-            "Make room, or resume with --set train.keep_checkpoints=1.",
+            "Make room, then resume.",
         ),
         (
             "RuntimeError: CUDA error: no kernel image is available for execution on the device",
@@ -168,7 +168,7 @@ def test_a_job_that_never_came_to_its_first_line_made_no_progress(run: RunDir) -
         (
             "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
             "the job ran out of host memory",
-            "Resume with a larger --set resources.memory=NG.",
+            "Submit again with a larger --set resources.memory=NG.",
         ),
         ("ValueError: odd\n\n  ", "ValueError: odd", "See `hpcft logs`."),
         ("", "it left no word in its log", "See `hpcft logs`."),
