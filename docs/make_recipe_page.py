@@ -53,7 +53,9 @@ def _default(field: ast.AnnAssign) -> str:
 def _choices(field: ast.AnnAssign) -> str:
     for node in ast.walk(field.annotation):
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
-            return " or ".join(f"`{ast.literal_eval(item)}`" for item in ast.walk(node) if isinstance(item, ast.Constant))
+            return " or ".join(
+                f"`{ast.literal_eval(item)}`" for item in ast.walk(node) if isinstance(item, ast.Constant)
+            )
     return ""
 
 

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Model
 
-
 UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers 5 raises for a folder or id that holds no usable model, or one that needs another package."""
 
