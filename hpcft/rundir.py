@@ -49,6 +49,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_durable(path: Path) -> None:
+    """Make a file that was written without fsync outlive a crash of the machine."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write a fact whole, as JSON that a person can read."""
     write_whole(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode(), durable=durable)
@@ -70,8 +77,10 @@ class Lock:
     not inherited by children, since Python opens files close-on-exec.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, inherited: bool = False) -> None:
+        """`inherited`: children started with close_fds=False hold it too, so that it is free when they are gone."""
         self.path = path
+        self._inherited = inherited
         self._handle: int | None = None
 
     def take(self, patience: float = 0.0) -> bool:
@@ -87,6 +96,7 @@ class Lock:
                     return False
                 time.sleep(0.1)
             else:
+                os.set_inheritable(handle, self._inherited)
                 self._handle = handle
                 return True
 
@@ -109,9 +119,9 @@ class Lock:
 
 
 @contextlib.contextmanager
-def locked(path: Path, patience: float = 0.0) -> Iterator[bool]:
+def locked(path: Path, patience: float = 0.0, *, inherited: bool = False) -> Iterator[bool]:
     """Whether the lock could be taken; it is dropped at the end of the block."""
-    lock = Lock(path)
+    lock = Lock(path, inherited=inherited)
     taken = lock.take(patience)
     try:
         yield taken

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hpcft
@@ -16,9 +17,11 @@ from hpcft.launch.condaenv import Env
 from hpcft.launch.plan import Plan
 from hpcft.launch.scheduler import Scheduler, scheduler
 from hpcft.launch.submission import Submission, make_submission
-from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_root, write_json, write_whole
+from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_durable, make_root, write_json, write_whole
 
 FREE_NAMES = 10_000
+SUBMIT_PATIENCE = 10.0
+"""Seconds to wait for another submit of the same run."""
 CANCELLED = b"cancelled\n"
 """In a run's STOP file: not paused by `hpcft stop`, but ended by `hpcft cancel`."""
 
@@ -35,9 +38,9 @@ def submit(plan: Plan, root: Path) -> RunDir:
     for run in find_runs(root):
         if (run.path / "queued.json").exists() or not _same_name(run, plan.recipe.name):
             continue
-        with locked(_submit_lock(run.path).path) as mine:
-            if not mine:
-                continue  # another submit is at work on it
+        with _submitting(run) as mine:
+            if not mine or (run.path / "queued.json").exists():
+                continue  # another submit is at work on it, or has been
             if {**(run.submission or {}), "time": None} == {**given, "time": None}:
                 fill(run)
                 return run
@@ -83,9 +86,14 @@ def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) 
             write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time(), "found_by": "hpcft"})
     held = [job for job in waiting if marked[job.slurm_id or ""]]
     last = max((job.number for job in jobs), default=0)
-    for number in range(last + 1, min(last + wanted - len(waiting), run.recipe.resources.jobs) + 1):
-        waiting.append(_queue_one(run, number, [*running, *waiting], cluster, queue))
-        held.append(waiting[-1])
+    with ThreadPoolExecutor() as pool:  # fsync takes its time, in which the next sbatch is under way
+        syncs = []
+        for number in range(last + 1, min(last + wanted - len(waiting), run.recipe.resources.jobs) + 1):
+            waiting.append(_queue_one(run, number, [*running, *waiting], cluster, queue))
+            held.append(waiting[-1])
+            syncs.append(pool.submit(make_durable, waiting[-1].path / "submitted.json"))
+        for sync in syncs:
+            sync.result()
     queue.release(held)
     return waiting
 
@@ -108,7 +116,7 @@ def resume(run: RunDir) -> list[JobDir]:
         raise UserError(Fault(run.name, "Slurm does not say whether it still runs.", "Try again later."))
     if not half and any(job.state in LIVE for job in status.jobs):
         raise UserError(Fault(run.name, "has a job that is still ending.", "Try again in a minute."))
-    with locked(_submit_lock(run.path).path) as mine:
+    with _submitting(run) as mine:
         if not mine:
             raise UserError(Fault(run.name, "another hpcft is submitting it at this moment."))
         if not half and run.recipe.resources.jobs <= max(
@@ -171,7 +179,7 @@ def top_up(run: RunDir, running: int) -> list[JobDir]:
 
 
 def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster, queue: Scheduler) -> JobDir:
-    """Submit one job, held, and record it."""
+    """Submit one job, held, and record it; the record is not durable yet."""
     # After all that may be alive, not only the last: were that one cancelled by hand, this would start too early.
     after = tuple(dict.fromkeys(job.slurm_id for job in before if job.slurm_id and not job.ended))
     submission = rebuild_submission(run, number, after)
@@ -184,7 +192,7 @@ def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster,
         "time": time.time(),
         "walltime": submission.walltime,
     }
-    write_json(job.path / "submitted.json", {**record, "after": list(after)})
+    write_json(job.path / "submitted.json", {**record, "after": list(after)}, durable=False)
     return job
 
 
@@ -241,7 +249,13 @@ def _same_name(run: RunDir, name: str) -> bool:
 
 
 def _submit_lock(folder: Path) -> Lock:
-    return Lock(folder / "submit.lock")
+    # sbatch holds it too: one that outlives a killed hpcft would else queue its job behind the next one's back.
+    return Lock(folder / "submit.lock", inherited=True)
+
+
+def _submitting(run: RunDir) -> contextlib.AbstractContextManager[bool]:
+    """The run's submit lock, once whoever was killed with sbatch at work has let go of it."""
+    return locked(_submit_lock(run.path).path, SUBMIT_PATIENCE, inherited=True)
 
 
 def _clear_unfinished(root: Path) -> None:
@@ -261,13 +275,19 @@ def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, R
     run, recipe = RunDir(folder), plan.recipe
     (folder / "jobs").mkdir(mode=0o700)
     shutil.copy(plan.file.path, folder / "recipe.yaml")
-    source = Path(hpcft.__file__).parent
-    shutil.copytree(source, run.code / "hpcft", ignore=shutil.ignore_patterns("__pycache__"))
-    write_json(folder / "provenance.json", {"overrides": list(plan.file.overrides), **git_state(plan.file.path)})
-    write_json(folder / "submission.json", {**given, "time": time.time()})
+    write_json(folder / "submission.json", {**given, "time": time.time()}, durable=False)
+    with ThreadPoolExecutor() as pool:
+        sync = pool.submit(make_durable, folder / "submission.json")
+        source = Path(hpcft.__file__).parent
+        shutil.copytree(source, run.code / "hpcft", ignore=shutil.ignore_patterns("__pycache__"))
+        provenance = {"overrides": list(plan.file.overrides), **git_state(plan.file.path)}
+        write_json(folder / "provenance.json", provenance, durable=False)
+        sync.result()
     for number in range(1, FREE_NAMES):
         name = recipe.name if number == 1 else f"{recipe.name}-{number}"
         final = root / name
+        if final.exists():
+            continue
         if recipe.data.template:
             shutil.copy(recipe.data.template, folder / "template.md")
             data = recipe.data.model_copy(update={"template": str(final / "template.md")})

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +20,6 @@ from hpcft.launch.submission import Submission
 
 TIMEOUT = 60
 """Seconds after which a silent controller counts as lost for this call."""
-
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 PENDING_REASONS = {
     "Dependency": "waits for the job before it",
@@ -67,10 +62,10 @@ class _Executor(submitit.SlurmExecutor):
         return "".join(line for line in lines if not line.startswith("#SBATCH --wckey"))
 
     def _submit_command(self, command: str) -> submitit.Job[Any]:
-        """submitit's, but sbatch dies with us: one that outlived a kill would queue its job behind our back."""
+        """submitit's, but sbatch inherits the submit lock: should it outlive us, the next hpcft waits for it."""
         path = self.folder / f".submission-{os.getpid()}.sh"
         path.write_text(self._make_submission_file_text(command, ""))
-        output = _call("sbatch", str(path), dies_with_us=True)
+        output = _call("sbatch", str(path), inherits=True)
         job = self.job_class(folder=self.folder, job_id=self._get_job_id_from_submission_command(output), tasks=[0])
         job.paths.move_temporary_file(path, "submission_file", keep_as_symlink=True)
         return job
@@ -238,16 +233,11 @@ def scrubbed_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _die_with_parent() -> None:
-    LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
-def _call(program: str, *arguments: str, tolerate: str | None = None, dies_with_us: bool = False) -> str:
+def _call(program: str, *arguments: str, tolerate: str | None = None, inherits: bool = False) -> str:
     """What the program printed. Raises UserError with its own words if it failed."""
-    before = _die_with_parent if dies_with_us else None
     command = [program, *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, preexec_fn=before)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, close_fds=not inherits)
     except FileNotFoundError:
         raise UserError(Fault(program, "is not on PATH.", "Run this on a node of the cluster.")) from None
     except subprocess.TimeoutExpired:

@@ -91,6 +91,8 @@ def pairs(slurm: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
         halted = [site.describe() for site in sites.values() if site.run().halted]
         assert not halted and time.monotonic() < deadline, "\n".join(halted or map(Site.describe, sites.values()))
         time.sleep(0.2)
+    for run in (*uncut.values(), *(site.run() for site in sites.values())):
+        leaves_nothing(slurm, run)  # finished.json comes a moment before the job's own ending
     yield {number: Pair(slurm, site.run(), *killed[number], uncut[number]) for number, site in sites.items()}
 
 
