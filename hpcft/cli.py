@@ -161,10 +161,10 @@ def resume(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")] = False,
 ) -> None:
     """Go on with a run that is over and not finished. It begins at its newest sound checkpoint."""
-    from hpcft.launch import chain, show
+    from hpcft.launch import show, steer
 
     run = choose_one(runs, name)
-    chain.resume(run)
+    steer.resume(run)
     show.print_submitted(run)
     if wait:
         wait_for(run)
@@ -173,20 +173,20 @@ def resume(
 @app.command()
 def stop(name: RunName, runs: Runs = None) -> None:
     """Pause a run after a save. No other job begins until `hpcft resume`."""
-    from hpcft.launch import chain
+    from hpcft.launch import steer
 
     run = choose_one(runs, name)
-    chain.stop(run)
+    steer.stop(run)
     print(f"{run.name} stops as soon as it has saved. `hpcft resume {run.name}` goes on.")
 
 
 @app.command()
 def cancel(name: RunName, runs: Runs = None) -> None:
     """End all jobs of a run at once. Its last checkpoint stays, and `hpcft resume` can go on."""
-    from hpcft.launch import chain
+    from hpcft.launch import steer
 
     run = choose_one(runs, name)
-    ended = chain.cancel(run)
+    ended = steer.cancel(run)
     ids = ", ".join(job.slurm_id or "?" for job in ended) or "none was left"
     print(f"{run.name}: cancelled jobs: {ids}. `hpcft resume {run.name}` goes on.")
 

@@ -124,7 +124,7 @@ class Resources(Section):
     walltime: Walltime | None = None
     """Length of one job; the cluster's longest when not given."""
     jobs: Count = 100
-    """Jobs of the chain at most."""
+    """Jobs of the chain at most; `hpcft resume` grants as many again."""
     queued: Count = 2
     """Jobs kept waiting behind the running one: with two, a node that fails a job at once does not end the chain."""
 

@@ -252,6 +252,11 @@ class RunDir:
         """{reason, fix, job, time}: why no further job may start until `hpcft resume`."""
         return read_json(self.path / "halted.json")
 
+    @property
+    def resumed_after(self) -> int:
+        """The last job that had begun when the user called `hpcft resume`; crashes up to it are forgiven."""
+        return int((read_json(self.path / "resume.json") or {"after": 0})["after"])
+
     def job(self, number: int, attempt: int = 1) -> JobDir:
         """The place of one job; it need not exist yet."""
         name = f"{number:03d}" if attempt == 1 else f"{number:03d}.{attempt}"

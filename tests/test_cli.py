@@ -46,7 +46,7 @@ def make_run(desk: Desk, name: str) -> RunDir:
     recipe = {"name": name, "task": "corpus", "model": {"path": "gpt2"}, "data": {"train": "/t.jsonl"}}
     write_json(run.path / "recipe.json", {**recipe, "train": {"steps": 10}})
     write_json(run.path / "submission.json", {"cluster": {"name": "here", "kind": "local", "runs": "x"}, "env": "/e"})
-    write_json(run.path / "queued.json", {"time": 0, "forgiven": 0})
+    write_json(run.path / "queued.json", {"time": 0})
     write_json(run.job(1).path / "submitted.json", {"slurm_id": "local1", "walltime": 60, "time": 0})
     return run
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcft.rundir import JobDir, RunDir, read_json, write_json
+from hpcft.rundir import JobDir, RunDir, write_json
 
 CRASHES = 2
 """Crashes in a row without a new checkpoint that end the chain: a third would not go another way."""
@@ -98,12 +98,11 @@ def crash_loop(run: RunDir) -> Halt | None:
     """Why the chain must not go on, from the endings of its jobs since the last one that got further."""
     crashes: list[dict[str, Any]] = []
     kills = 0
-    forgiven = (read_json(run.path / "queued.json") or {}).get("forgiven", 0)
     for job in reversed(run.jobs()):
         ended = job.ended
         if ended is None or ended["ending"] in NEUTRAL:
             continue
-        if ended.get("progress") or job.number <= forgiven:
+        if ended.get("progress") or job.number <= run.resumed_after:
             break
         crashes += [ended] if ended["ending"] in ("crashed", "walltime") else []
         kills += ended["ending"] in ("killed", "terminated")

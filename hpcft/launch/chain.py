@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,13 @@ from pathlib import Path
 
 import hpcft
 from hpcft.errors import Fault, UserError
+from hpcft.launch import provenance
 from hpcft.launch.cluster import Cluster, cluster_from
 from hpcft.launch.condaenv import Env
 from hpcft.launch.plan import Plan
 from hpcft.launch.scheduler import Scheduler, scheduler
 from hpcft.launch.submission import Submission, make_submission
-from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_durable, make_root, write_json, write_whole
+from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_durable, make_root, write_json
 
 FREE_NAMES = 10_000
 SUBMIT_PATIENCE = 10.0
@@ -38,7 +38,7 @@ def submit(plan: Plan, root: Path) -> RunDir:
     for run in find_runs(root):
         if (run.path / "queued.json").exists() or not _same_name(run, plan.recipe.name):
             continue
-        with _submitting(run) as mine:
+        with submitting(run) as mine:
             if not mine or (run.path / "queued.json").exists():
                 continue  # another submit is at work on it, or has been
             if {**(run.submission or {}), "time": None} == {**given, "time": None}:
@@ -60,11 +60,10 @@ def fill(run: RunDir) -> list[JobDir]:
     """Queue what the head of the chain lacks, release it, and mark the run as queued; also after a kill."""
     cluster = run_cluster(run)
     resources = run.recipe.resources
-    forgiven = max((job.number for job in run.jobs() if job.started), default=0)
     wanted = 1 + resources.queued if cluster.jobs_may_submit else cluster.max_submit or resources.jobs
     running = [job for job in run.jobs() if job.started and not job.ended]  # of a submit that was killed at its end
     waiting = _fill_up(run, wanted - len(running), running, cluster)
-    write_json(run.path / "queued.json", {"time": time.time(), "forgiven": forgiven})
+    write_json(run.path / "queued.json", {"time": time.time()})
     return waiting
 
 
@@ -72,7 +71,8 @@ def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) 
     """All jobs that wait, released: those in the queue already, and new ones until there are as many as wanted.
 
     Heals what a kill or a hand has done to the queue: a job without record is cancelled, a record whose job is
-    gone is closed, and a job that was held and never released is released with the new ones.
+    gone is closed, and a job that was held and never released is released with the new ones. resources.jobs
+    counts from the last resume.
     """
     queue = scheduler(cluster)
     marked = queue.marked(run)
@@ -86,9 +86,10 @@ def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) 
             write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time(), "found_by": "hpcft"})
     held = [job for job in waiting if marked[job.slurm_id or ""]]
     last = max((job.number for job in jobs), default=0)
+    limit = run.resumed_after + run.recipe.resources.jobs
     with ThreadPoolExecutor() as pool:  # fsync takes its time, in which the next sbatch is under way
         syncs = []
-        for number in range(last + 1, min(last + wanted - len(waiting), run.recipe.resources.jobs) + 1):
+        for number in range(last + 1, min(last + wanted - len(waiting), limit) + 1):
             waiting.append(_queue_one(run, number, [*running, *waiting], cluster, queue))
             held.append(waiting[-1])
             syncs.append(pool.submit(make_durable, waiting[-1].path / "submitted.json"))
@@ -96,76 +97,6 @@ def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) 
             sync.result()
     queue.release(held)
     return waiting
-
-
-def resume(run: RunDir) -> list[JobDir]:
-    """Queue jobs behind the last one of a run that is over but not finished; also settles a half-done submit.
-
-    Raises UserError for a finished run, and for one that runs or waits: a second chain would only stand in its way.
-    """
-    from hpcft.launch.status import LIVE, read_status
-
-    status = read_status([run])[0]
-    half = status.state == "half-submitted"
-    if status.state == "finished":
-        raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Submit a new run."))
-    if status.state in ("running", "queued"):
-        fix = f"`hpcft status {run.name}` shows its jobs."
-        raise UserError(Fault(run.name, f"is {status.state} already.", fix))
-    if status.state == "unknown":
-        raise UserError(Fault(run.name, "Slurm does not say whether it still runs.", "Try again later."))
-    if not half and any(job.state in LIVE for job in status.jobs):
-        raise UserError(Fault(run.name, "has a job that is still ending.", "Try again in a minute."))
-    with _submitting(run) as mine:
-        if not mine:
-            raise UserError(Fault(run.name, "another hpcft is submitting it at this moment."))
-        if not half and run.recipe.resources.jobs <= max(
-            (job.number for job in run.jobs() if job.submitted), default=0
-        ):
-            limit = run.recipe.resources.jobs
-            raise UserError(Fault(run.name, f"has had its {limit} jobs (resources.jobs).", "Submit it with more."))
-        close_broken(run)
-        run.stop_file.unlink(missing_ok=True)
-        (run.path / "halted.json").unlink(missing_ok=True)
-        return fill(run)
-
-
-def close_broken(run: RunDir) -> None:
-    """Write the ending of jobs that are gone without one. Call it when the scheduler says that none is alive."""
-    for job in run.jobs():
-        if job.submitted and job.started and not job.ended:
-            beat = job.heartbeat or {}
-            facts = {key: beat[key] for key in ("first_step", "last_step", "loss", "seconds") if key in beat}
-            ended: dict[str, object] = {"ending": "killed", "time": beat.get("time", job.started["time"])}
-            write_json(job.path / "ended.json", {**facts, **ended, "found_by": "hpcft resume"})
-
-
-def stop(run: RunDir) -> None:
-    """Ask a run to save and pause. Raises UserError if there is nothing to pause."""
-    if run.finished:
-        raise UserError(Fault(run.name, "is finished already."))
-    run.stop_file.touch(mode=0o600)
-    cancel_queued(run, behind=max((job.number for job in run.jobs() if job.started), default=0))
-
-
-def cancel(run: RunDir) -> list[JobDir]:
-    """End every job of a run, queued and running, in one call; those that were open. A half-done submit is undone."""
-    cluster = run_cluster(run)
-    queue = scheduler(cluster)
-    if not (run.path / "queued.json").exists() and not any(job.started for job in run.jobs()):
-        jobs = [job for job in run.jobs() if job.submitted]
-        discard(run)
-        return jobs
-    open_jobs = [job for job in run.jobs() if job.submitted and not job.ended]
-    # One call for all, those without record too: were one left out, the end of another would start it.
-    marked = queue.marked(run)
-    # The file makes a job that begins meanwhile leave at once: on this machine the keeper starts the next one.
-    write_whole(run.stop_file, CANCELLED)
-    queue.cancel(open_jobs, list(marked))
-    for job in open_jobs:
-        if job.started is None and job.ended is None:
-            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
-    return open_jobs
 
 
 def top_up(run: RunDir, running: int) -> list[JobDir]:
@@ -212,7 +143,7 @@ def discard(run: RunDir) -> None:
     queue = scheduler(run_cluster(run))
     jobs = [job for job in run.jobs() if job.submitted]
     if any(job.started for job in jobs):
-        write_json(run.path / "queued.json", {"time": time.time(), "forgiven": 0})
+        write_json(run.path / "queued.json", {"time": time.time()})
         return  # it had been released after all: it is a run
     queue.cancel(jobs, list(queue.marked(run)))
     shutil.rmtree(run.path)
@@ -253,7 +184,7 @@ def _submit_lock(folder: Path) -> Lock:
     return Lock(folder / "submit.lock", inherited=True)
 
 
-def _submitting(run: RunDir) -> contextlib.AbstractContextManager[bool]:
+def submitting(run: RunDir) -> contextlib.AbstractContextManager[bool]:
     """The run's submit lock, once whoever was killed with sbatch at work has let go of it."""
     return locked(_submit_lock(run.path).path, SUBMIT_PATIENCE, inherited=True)
 
@@ -280,8 +211,8 @@ def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, R
         sync = pool.submit(make_durable, folder / "submission.json")
         source = Path(hpcft.__file__).parent
         shutil.copytree(source, run.code / "hpcft", ignore=shutil.ignore_patterns("__pycache__"))
-        provenance = {"overrides": list(plan.file.overrides), **git_state(plan.file.path)}
-        write_json(folder / "provenance.json", provenance, durable=False)
+        facts = {"overrides": list(plan.file.overrides), **provenance.git_state(plan.file.path)}
+        write_json(folder / "provenance.json", facts, durable=False)
         sync.result()
     for number in range(1, FREE_NAMES):
         name = recipe.name if number == 1 else f"{recipe.name}-{number}"
@@ -299,18 +230,3 @@ def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, R
             return lock, RunDir(final)
         recipe = plan.recipe
     raise UserError(Fault(str(root), f'holds {FREE_NAMES} runs named "{plan.recipe.name}".', "Change the name."))
-
-
-def git_state(path: Path) -> dict[str, str | None]:
-    """{git_sha, git_diff} of the checkout around this file; None where there is no git or no checkout."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(path.absolute().parent), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, errors="replace")
-        except (FileNotFoundError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout if done.returncode == 0 else None
-
-    sha = git("rev-parse", "HEAD")
-    return {"git_sha": sha.strip() if sha else None, "git_diff": git("diff", "HEAD") if sha else None}

@@ -83,7 +83,7 @@ def test_a_job_that_got_further_clears_what_was_before_it(run: RunDir, ending: s
 def test_a_resume_forgives_all_that_was_before_it(run: RunDir) -> None:
     end(run, "crashed", "crashed", reason="x", fix="y")
     assert crash_loop(run) is not None
-    write_json(run.path / "queued.json", {"time": 0, "forgiven": 2})
+    write_json(run.path / "resume.json", {"time": 0, "after": 2})
     assert crash_loop(run) is None
     end(run, "crashed", reason="x", fix="y")
     assert crash_loop(run) is None

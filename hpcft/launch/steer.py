@@ -1,0 +1,77 @@
+"""Steering a run that exists: pause it, end it, go on with it."""
+
+from __future__ import annotations
+
+import time
+
+from hpcft.errors import Fault, UserError
+from hpcft.launch import chain
+from hpcft.launch.scheduler import scheduler
+from hpcft.launch.status import LIVE, read_status
+from hpcft.rundir import JobDir, RunDir, write_json, write_whole
+
+
+def resume(run: RunDir) -> list[JobDir]:
+    """Queue jobs behind the last one of a run that is over but not finished; also settles a half-done submit.
+
+    Raises UserError for a finished run, and for one that runs or waits: a second chain would only stand in its way.
+    """
+    status = read_status([run])[0]
+    half = status.state == "half-submitted"
+    if status.state == "finished":
+        raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Submit a new run."))
+    if status.state in ("running", "queued"):
+        fix = f"`hpcft status {run.name}` shows its jobs."
+        raise UserError(Fault(run.name, f"is {status.state} already.", fix))
+    if status.state == "unknown":
+        raise UserError(Fault(run.name, "Slurm does not say whether it still runs.", "Try again later."))
+    if not half and any(job.state in LIVE for job in status.jobs):
+        raise UserError(Fault(run.name, "has a job that is still ending.", "Try again in a minute."))
+    with chain.submitting(run) as mine:
+        if not mine:
+            raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
+        close_broken(run)
+        # Before any job is queued: the first one looks here to see which crashes are forgiven.
+        last = max((job.number for job in run.jobs() if job.started), default=0)
+        write_json(run.path / "resume.json", {"after": last, "time": time.time()})
+        run.stop_file.unlink(missing_ok=True)
+        (run.path / "halted.json").unlink(missing_ok=True)
+        return chain.fill(run)
+
+
+def close_broken(run: RunDir) -> None:
+    """Write the ending of jobs that are gone without one. Call it when the scheduler says that none is alive."""
+    for job in run.jobs():
+        if job.submitted and job.started and not job.ended:
+            beat = job.heartbeat or {}
+            facts = {key: beat[key] for key in ("first_step", "last_step", "loss", "seconds") if key in beat}
+            ended: dict[str, object] = {"ending": "killed", "time": beat.get("time", job.started["time"])}
+            write_json(job.path / "ended.json", {**facts, **ended, "found_by": "hpcft resume"})
+
+
+def stop(run: RunDir) -> None:
+    """Ask a run to save and pause. Raises UserError if there is nothing to pause."""
+    if run.finished:
+        raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Nothing is left to stop."))
+    run.stop_file.touch(mode=0o600)
+    chain.cancel_queued(run, behind=max((job.number for job in run.jobs() if job.started), default=0))
+
+
+def cancel(run: RunDir) -> list[JobDir]:
+    """End every job of a run, queued and running, in one call; those that were open. A half-done submit is undone."""
+    cluster = chain.run_cluster(run)
+    queue = scheduler(cluster)
+    if not (run.path / "queued.json").exists() and not any(job.started for job in run.jobs()):
+        jobs = [job for job in run.jobs() if job.submitted]
+        chain.discard(run)
+        return jobs
+    open_jobs = [job for job in run.jobs() if job.submitted and not job.ended]
+    # One call for all, those without record too: were one left out, the end of another would start it.
+    marked = queue.marked(run)
+    # The file makes a job that begins meanwhile leave at once: on this machine the keeper starts the next one.
+    write_whole(run.stop_file, chain.CANCELLED)
+    queue.cancel(open_jobs, list(marked))
+    for job in open_jobs:
+        if job.started is None and job.ended is None:
+            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
+    return open_jobs
