@@ -174,7 +174,9 @@ class Supervisor:
             beat = {**progress, "time": time.time(), "stopping": self.stop_reason}
             write_json(self.job.path / "heartbeat.json", beat, durable=False)
             if self.run_dir.stop_file.exists():
-                self._stop(workers, "stopped")
+                # `hpcft cancel` writes it too, and we may see it before the signal comes.
+                cancelled = self.run_dir.stop_file.read_bytes() == chain.CANCELLED
+                self._stop(workers, "terminated" if cancelled else "stopped")
         return progress
 
     def _look_for_reasons_to_stop(self, workers: Workers, progress: dict[str, Any]) -> None:
