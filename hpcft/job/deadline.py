@@ -53,7 +53,7 @@ class Deadline:
 
     def lead(self, save_seconds: float, poll_seconds: float) -> float:
         """Seconds before the end at which to stop: workers look up once a micro-batch, and a save may be slow."""
-        return 1.5 * save_seconds + 2 * poll_seconds + self.margin
+        return 1.25 * save_seconds + 1.5 * poll_seconds + self.margin
 
     def reason(self, signals: Signals, save_seconds: float, poll_seconds: float) -> str | None:
         """`terminated`, `walltime`, or None while there is time.

@@ -75,7 +75,8 @@ def run_steps(training: Training, curve: CurveWriter | None) -> None:
         position.window_targets += targets
         progress.spent("train", seconds)
         progress.facts.setdefault("first_step", position.step)
-        slowest = max(seconds / training.share.accumulation, progress.facts.get("poll_seconds", 0.0))
+        # The slowest lately: the first step of a job takes several times as long as the others.
+        slowest = max(seconds / training.share.accumulation, 0.8 * progress.facts.get("poll_seconds", 0.0))
         rate = targets / seconds
         progress.note(last_step=position.step, loss=loss / targets, poll_seconds=slowest, tokens_per_second=rate)
         log(training, curve, norm, rate)

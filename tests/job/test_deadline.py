@@ -67,7 +67,7 @@ def test_the_end_is_the_schedulers_word_else_reckoned_from_the_walltime_asked_fo
 def test_training_stops_when_just_the_time_for_a_save_is_left(clock: Clock) -> None:
     deadline = begin(Scheduler(NOW + 100))
     lead = deadline.lead(save_seconds=8.0, poll_seconds=2.0)
-    assert lead == 1.5 * 8 + 2 * 2 + 10
+    assert lead == 1.25 * 8 + 1.5 * 2 + 10
     clock.now = NOW + 100 - lead - 0.01
     assert deadline.reason(got(), 8.0, 2.0) is None
     clock.now = NOW + 100 - lead
