@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_resumed(site: Site) -> None:
     status = site.status(run)
     assert (status["state"], status["step"], status["jobs"][0]["ending"]) == ("finished", 8, "finished")
     assert "is finished" in site.hpcft("resume", run.name, code=2)
-    assert "is finished already" in site.hpcft("stop", run.name, code=2)
+    assert "Nothing is left to stop." in site.hpcft("stop", run.name, code=2)
     assert [job.number for job in run.jobs()] == [1, 2] and not queue(site.lab, run)
 
 
