@@ -176,8 +176,9 @@ def stop(name: RunName, runs: Runs = None) -> None:
     from hpcft.launch import steer
 
     run = choose_one(runs, name)
-    steer.stop(run)
-    print(f"{run.name} stops as soon as it has saved. `hpcft resume {run.name}` goes on.")
+    pausing = steer.stop(run)
+    words = "stops as soon as it has saved" if pausing else "is paused: no job of it runs"
+    print(f"{run.name} {words}. `hpcft resume {run.name}` goes on.")
 
 
 @app.command()
@@ -188,7 +189,8 @@ def cancel(name: RunName, runs: Runs = None) -> None:
     run = choose_one(runs, name)
     ended = steer.cancel(run)
     ids = ", ".join(job.slurm_id or "?" for job in ended) or "none was left"
-    print(f"{run.name}: cancelled jobs: {ids}. `hpcft resume {run.name}` goes on.")
+    then = f" `hpcft resume {run.name}` goes on." if run.path.exists() and not run.finished else ""
+    print(f"{run.name}: cancelled jobs: {ids}.{then}")
 
 
 @app.command()
@@ -202,6 +204,8 @@ def logs(
     from hpcft.launch import logs as logs_
 
     run = choose_one(runs, name)
+    if follow and job is not None:
+        raise UserError(Fault("--job", "cannot be followed: -f goes from job to job.", "Leave out one of the two."))
     if follow:
         logs_.follow_logs(run)
     else:
@@ -259,7 +263,10 @@ def tensorboard(
     chosen = choose(root, names)
     if not chosen:
         raise UserError(Fault(str(root), "holds no run.", "Name another folder with --runs or HPCFT_RUNS."))
-    serve({run.name: partial(job_curves, run) for run in chosen}, port)
+    try:
+        serve({run.name: partial(job_curves, run) for run in chosen}, port)
+    except RuntimeError as error:
+        raise UserError(Fault("tensorboard", " ".join(str(error).split()))) from None
 
 
 @app.command()

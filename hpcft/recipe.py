@@ -55,7 +55,7 @@ class Data(Section):
     completion; all before it is the prompt."""
     text: str = "text"
     """Column that holds a document (task corpus)."""
-    max_length: Count = 512
+    max_length: Annotated[int, Field(ge=2)] = 512
     """Tokens of a row at most; what is longer is cut at the end, and a block has this length."""
     loss_on: Literal["completion", "full"] = "completion"
     """Which tokens count (task instruct); the end-of-text token always does."""
@@ -118,7 +118,7 @@ class Resources(Section):
     processes: Count | None = None
     """Training processes where gpus is 0."""
     cpus_per_process: Count | None = None
-    """Cores of each process; the cluster's rule when not given, one thread each on a machine without rule."""
+    """Cores of each process, and its threads; when not given, the cluster's rule and one thread."""
     memory: Memory | None = None
     """Host memory of one job as Slurm writes it, "60G"; the cluster's rule when not given."""
     walltime: Walltime | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -41,7 +42,7 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder outlive a crash of the machine."""
+    """Make a rename in this folder, or a file's bytes, outlive a crash of the machine."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -54,6 +55,14 @@ def make_durable(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
     sync_folder(path.parent)
+
+
+def sync_files(folder: Path) -> None:
+    """Make every file in this folder outlive a crash of the machine, before something says that they are there."""
+    for path in folder.iterdir():
+        if path.is_file():
+            sync_folder(path)
+    sync_folder(folder)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
@@ -90,7 +99,12 @@ class Lock:
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    os.close(handle)
+                    what = f"cannot be locked: {(error.strerror or str(error)).lower()}."
+                    fix = "Name a folder with --runs or HPCFT_RUNS on a file system that keeps flock."
+                    raise UserError(Fault(str(self.path.parent), what, fix)) from None
                 if time.monotonic() >= deadline:
                     os.close(handle)
                     return False
@@ -256,6 +270,11 @@ class RunDir:
     def resumed_after(self) -> int:
         """The last job that had begun when the user called `hpcft resume`; crashes up to it are forgiven."""
         return int((read_json(self.path / "resume.json") or {"after": 0})["after"])
+
+    @property
+    def submitted_before(self) -> int:
+        """The last job that had a number when the user called `hpcft resume`: resources.jobs counts from there."""
+        return int((read_json(self.path / "resume.json") or {"submitted": 0})["submitted"])
 
     def job(self, number: int, attempt: int = 1) -> JobDir:
         """The place of one job; it need not exist yet."""

@@ -25,6 +25,7 @@ from tests.promise import (
     hpcft,
     is_over,
     job_tree,
+    kill,
     make_parts,
     make_recipe,
     outcome,
@@ -84,6 +85,8 @@ def test_a_finished_run_holds_a_model_that_loads_and_evaluates_as_the_curve_says
     assert curve.steps.tolist() == [0, 10, 12]
     assert (run.path / "curve.png").stat().st_size > 10_000
     assert f"model: {run.final_model}" in done.stdout.replace("\n", "")
+    env = json.loads((run.path / "env.json").read_text())
+    assert env["prefix"] == sys.prefix and any(package.startswith("torch==") for package in env["packages"])
 
 
 def test_any_number_of_processes_learns_the_same(parts: Path, tmp_path: Path) -> None:
@@ -139,6 +142,8 @@ def test_a_package_that_is_missing_in_the_env_halts_in_the_first_job(parts: Path
         if path.name != "accelerate":
             (packages / path.name).symlink_to(path)
     words = halted_words(parts, tmp_path / "runs", env=str(env))
+    record = json.loads((tmp_path / "runs" / "halts" / "provenance.json").read_text())
+    assert record["overrides"] == []
     assert words == f"missing in the env {env}: accelerate. Install them there, then resume."
 
 
@@ -173,7 +178,7 @@ def test_ctrl_c_leaves_the_run_going_and_a_second_submit_does_not_touch_it(parts
     words, _ = waiting.communicate(timeout=30)
     assert waiting.returncode == 130
     assert "going goes on. `hpcft status going` shows it, `hpcft stop going` pauses it." in words
-    second = hpcft("submit", make_recipe(parts, "going", 5), "--runs", tmp_path, "--wait")
+    second = hpcft("submit", make_recipe(parts, "going", 8), "--runs", tmp_path, "--wait")
     assert second.returncode == 0 and "run going-2: " in second.stdout
     assert running_job(run)
     assert hpcft("cancel", "going", "--runs", tmp_path).returncode == 0
@@ -222,3 +227,16 @@ def test_two_supervisors_never_write_to_one_run(parts: Path, tmp_path: Path) -> 
     assert job and job.number == 1 and local.is_running(job)
     hpcft("cancel", "locked", "--runs", tmp_path)
     time.sleep(0.1)
+
+
+def test_jobs_that_die_before_their_first_line_halt_the_local_chain(parts: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(parts, "stillborn", 8)
+    assert hpcft("submit", recipe, "--runs", tmp_path, "--set", "resources.jobs=50").returncode == 0
+    run = RunDir(tmp_path / "stillborn")
+    job = run.job(1)
+    wait_for(lambda: running_job(run))
+    shutil.rmtree(run.code / "hpcft" / "job")  # as if the env had lost what the batch process imports
+    kill(job_tree(job))
+    wait_for(lambda: is_over(run))
+    assert (run.halted or {})["reason"] == "2 jobs in a row died before their first line."
+    assert sum(bool(job.ended and job.ended.get("found_by") == "keeper") for job in run.jobs()) == 2

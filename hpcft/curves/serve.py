@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import shutil
 import socket
@@ -50,7 +51,8 @@ def _keep_up(
             wait(timeout=POLL_SECONDS)
         except subprocess.TimeoutExpired:
             for name, jobs in runs.items():
-                views[name].poll(jobs())
+                with contextlib.suppress(OSError):  # a later poll makes good what is missing
+                    views[name].poll(jobs())
         except KeyboardInterrupt:
             return
         else:

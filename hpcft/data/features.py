@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpcft.rundir import sync_folder, write_json
+from hpcft.errors import Fault, UserError
+from hpcft.rundir import sync_files, write_json
 
 Array = npt.NDArray[np.generic]
 CHUNK = 256
@@ -88,6 +89,8 @@ def store_features(folder: Path, chunks: Iterable[Sequence[Feature]], poll: Call
             tokens.append(np.array(feature.tokens, dtype=np.int32))
             trained.append(marks)
         poll()
+    if not tokens:
+        raise UserError(Fault(str(folder.name), "its rows hold no text."))
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in tokens])]).astype(np.int64)
     arrays: dict[str, Array] = {
         "tokens": np.concatenate(tokens),
@@ -100,6 +103,6 @@ def store_features(folder: Path, chunks: Iterable[Sequence[Feature]], poll: Call
     for name, array in arrays.items():
         digest.update(array.tobytes())
         np.save(folder / f"{name}.npy", array)
-    sync_folder(folder)
+    sync_files(folder)
     write_json(folder / "complete.json", {"fingerprint": digest.hexdigest(), "rows": len(offsets) - 1})
     return Features(folder)

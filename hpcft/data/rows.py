@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def read_rows(path: Path) -> list[Row]:
     if not rows:
         raise UserError(Fault(str(path), "holds no row."))
     return rows
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds nothing: null in JSON, a gap in parquet, a csv row that is too short."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _read_jsonl(path: Path) -> list[Row]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from hpcft.errors import UserError
 from hpcft.job import verdict
 from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
+from hpcft.job.environment import record_env
 from hpcft.job.workers import Death, Workers, die_with_parent
 from hpcft.launch import chain, local, slurm
 from hpcft.recipe import Recipe
@@ -31,6 +34,12 @@ STRAGGLER_PATIENCE = 60.0
 """Seconds between the end of the first worker and that of the last."""
 ASK_AGAIN = 120.0
 """Seconds between two tries to queue the next job, where the scheduler is away or takes no more of this user."""
+QUEUEING_PATIENCE = 30.0
+"""Seconds to wait for a sbatch that is under way before the rest of the queue is cancelled."""
+TOO_LATE = verdict.Halt(
+    "the workers had not saved when the walltime ended.", "Submit again with a cluster file that has more stop_margin."
+)
+STRAGGLER = verdict.Halt("a worker did not end though the others had.", "See `hpcft logs`.")
 REFUSED = 2
 """Exit code of a worker that found a fault of the user's and wrote fault.json."""
 
@@ -68,8 +77,8 @@ class Supervisor:
     started: float = field(default_factory=time.time)
     stop_reason: str | None = None
     last_beat: float = 0.0
-    ask_again: float | None = None
-    """When to try once more to queue the next jobs; None if they are queued."""
+    queueing: threading.Thread | None = None
+    """Queues the next jobs: a scheduler that is silent for a minute must not keep us from stopping in time."""
 
     def run(self) -> str:
         """Decide, train, and record the ending."""
@@ -128,7 +137,9 @@ class Supervisor:
         workers = Workers(self.run_dir, self.job, self.recipe, scratch, internet)
         try:
             workers.start(os.environ)
-            self._top_up()  # while they import torch
+            self.queueing = threading.Thread(target=self._top_up, daemon=True)
+            self.queueing.start()
+            record_env(self.run_dir.path / "env.json")
             death = self._watch(workers)
         finally:
             workers.kill()
@@ -138,12 +149,14 @@ class Supervisor:
 
     def _top_up(self) -> None:
         """Queue the jobs behind this one; a scheduler that does not take them now is asked again later."""
-        self.ask_again = None
-        try:
-            chain.top_up(self.run_dir, self.job.number)
-        except (UserError, OSError) as error:
-            print(f"hpcft: no job could be queued behind this one: {error}", file=sys.stderr)
-            self.ask_again = time.monotonic() + ASK_AGAIN
+        while True:
+            try:
+                chain.top_up(self.run_dir, self.job.number)
+            except (UserError, OSError) as error:
+                print(f"hpcft: no job could be queued behind this one: {error}", file=sys.stderr, flush=True)
+            else:
+                return
+            time.sleep(ASK_AGAIN)
 
     def _watch(self, workers: Workers) -> Death | None:
         """Until all workers have ended; the first that failed, if one has."""
@@ -156,13 +169,11 @@ class Supervisor:
             if self.stop_reason and "resume_step" not in progress:
                 return None  # they are still starting: there is nothing to save, and an import cannot be asked to stop
             if self.stop_reason and self.deadline.end and time.time() > self.deadline.end - 1.0:
-                return Death(0, -9)  # they did not stop in time, and the scheduler is about to end us as well
-            if self.ask_again and time.monotonic() > self.ask_again and not self.stop_reason:
-                self._top_up()
+                return Death(0, -9, TOO_LATE)  # the scheduler is about to end us as well
             if any(process.poll() is not None for process in workers.processes):
                 first_end = first_end or time.monotonic()
                 if time.monotonic() - first_end > STRAGGLER_PATIENCE:
-                    return Death(0, -9)
+                    return Death(0, -9, STRAGGLER)
             time.sleep(TICK)
         return workers.death()
 
@@ -172,7 +183,8 @@ class Supervisor:
         if time.monotonic() - self.last_beat >= BEAT:
             self.last_beat = time.monotonic()
             beat = {**progress, "time": time.time(), "stopping": self.stop_reason}
-            write_json(self.job.path / "heartbeat.json", beat, durable=False)
+            with contextlib.suppress(OSError):  # a full or absent file system is no reason to end a job that trains
+                write_json(self.job.path / "heartbeat.json", beat, durable=False)
             if self.run_dir.stop_file.exists():
                 # `hpcft cancel` writes it too, and we may see it before the signal comes.
                 cancelled = self.run_dir.stop_file.read_bytes() == chain.CANCELLED
@@ -199,7 +211,7 @@ class Supervisor:
         if death and death.code == REFUSED and fault:
             return self._halt(verdict.Halt(fault["reason"], fault["fix"]), "refused", progress)
         code = death.code if death else 0
-        why = verdict.explain_log(self.job.log, code)
+        why = death.why if death and death.why else verdict.explain_log(self.job.log, code)
         ending = "killed" if code == -9 else "crashed"
         more = {"reason": why.reason, "fix": why.fix, "exit_code": code, "rank": death.rank if death else None}
         name = self._end(ending, {**progress, **more}, cancel=False)
@@ -223,14 +235,20 @@ class Supervisor:
             "wall_seconds": time.time() - self.started,
             "signals": self.signals.seen,
             "saved_step": saved[-1] if saved else None,
-            "progress": bool(saved) and saved[-1] > before,
+            "progress": (bool(saved) and saved[-1] > before) or self._evaluated(),
         }
         write_json(self.job.path / "ended.json", record)
         if cancel and self._nothing_to_do():
             self._cancel_rest()
         return ending
 
+    def _evaluated(self) -> bool:
+        """Whether this job has answered test rows that no job before it had."""
+        return any(path.stat().st_mtime > self.started for path in self.run_dir.evaluation.glob("*.json"))
+
     def _cancel_rest(self) -> None:
+        if self.queueing:
+            self.queueing.join(QUEUEING_PATIENCE)
         try:
             chain.cancel_queued(self.run_dir, behind=self.job.number)
         except UserError as error:
@@ -240,7 +258,9 @@ class Supervisor:
 def missing_packages(recipe: Recipe) -> list[str]:
     """Packages that the workers will import and this env has not; found without importing them."""
     files = (recipe.data.train, recipe.data.validation, recipe.data.test)
-    needed = ["torch", "transformers", "accelerate", "safetensors", "numpy"]
+    needed = ["torch", "transformers", "accelerate", "safetensors", "numpy", "tensorboard"]
     if any(path and Path(path).suffix != ".jsonl" for path in files):
         needed.append("pandas")
+    if any(path and Path(path).suffix == ".parquet" for path in files):
+        needed.append("pyarrow")
     return [name for name in needed if importlib.util.find_spec(name) is None]

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcft.job.verdict import Halt
+from hpcft.launch.condaenv import worker_variables
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
 
@@ -50,14 +52,13 @@ def free_port() -> int:
 
 
 def threads(recipe: Recipe) -> int:
-    """Threads of each worker: its cores, since the bits of a CPU sum depend on their number."""
+    """Threads of each worker: a fixed number, since the bits of a CPU sum depend on it."""
     return recipe.resources.cpus_per_process or 1
 
 
 def variables(recipe: Recipe, rank: int, port: int, internet: bool) -> dict[str, str]:
     """What one worker finds in its environment beside what the job has."""
-    count = str(threads(recipe))
-    extra = {} if internet else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    extra: dict[str, str] = {}
     if recipe.processes > 1:  # with these set, torch would make a group of one and wrap the model for it
         extra |= {
             "RANK": str(rank),
@@ -69,14 +70,7 @@ def variables(recipe: Recipe, rank: int, port: int, internet: bool) -> dict[str,
             "GLOO_SOCKET_IFNAME": "lo",  # a node's own name need not resolve
         }
     return {
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # torch refuses deterministic matrix products without it
-        "NCCL_ALGO": "Ring",  # one order of summation in every job
-        "NCCL_PROTO": "Simple",
+        **worker_variables(threads(recipe), internet),
         **extra,
     }
 
@@ -88,6 +82,8 @@ class Death:
     rank: int
     code: int
     """Exit code; negative for a signal."""
+    why: Halt | None = None
+    """Why we ended it ourselves, if we did."""
 
 
 class Workers:

@@ -86,7 +86,7 @@ def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) 
             write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time(), "found_by": "hpcft"})
     held = [job for job in waiting if marked[job.slurm_id or ""]]
     last = max((job.number for job in jobs), default=0)
-    limit = run.resumed_after + run.recipe.resources.jobs
+    limit = run.submitted_before + run.recipe.resources.jobs
     with ThreadPoolExecutor() as pool:  # fsync takes its time, in which the next sbatch is under way
         syncs = []
         for number in range(last + 1, min(last + wanted - len(waiting), limit) + 1):
@@ -106,7 +106,8 @@ def top_up(run: RunDir, running: int) -> list[JobDir]:
     if over or not cluster.jobs_may_submit:
         return []
     me = [job for job in run.jobs() if job.number == running and job.submitted][-1:]
-    return _fill_up(run, run.recipe.resources.queued, me, cluster)
+    with submitting(run) as mine:  # not beside a resume, whose questions to Slurm are older than our jobs
+        return _fill_up(run, run.recipe.resources.queued, me, cluster) if mine else []
 
 
 def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster, queue: Scheduler) -> JobDir:

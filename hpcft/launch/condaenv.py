@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.errors import Fault, UserError, did_you_mean
 from hpcft.schema import expand
+
+NEEDED = ("submitit", "pydantic", "yaml")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,32 @@ class Env:
             f"export CONDA_PREFIX={prefix} CONDA_DEFAULT_ENV={shlex.quote(self.prefix.name)}",
             f'for script in {prefix}/etc/conda/activate.d/*.sh; do [ -r "$script" ] && . "$script"; done',
         )
+
+
+def worker_variables(threads: int, internet: bool) -> dict[str, str]:
+    """What every worker finds in its environment, and a debug shell too."""
+    offline = {} if internet else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # torch refuses deterministic matrix products without it
+        "NCCL_ALGO": "Ring",  # one order of summation in every job
+        "NCCL_PROTO": "Simple",
+        **offline,
+    }
+
+
+def lacking(env: Env) -> list[str]:
+    """Packages that the batch process imports before it can say anything, and that this env has not."""
+    if env.prefix == Path(sys.prefix):
+        return []
+    code = f"import importlib.util as u; print(*[n for n in {NEEDED!r} if u.find_spec(n) is None])"
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run([env.python, "-c", code], capture_output=True, text=True, env=variables)
+    return done.stdout.split() if done.returncode == 0 else list(NEEDED)
 
 
 def find_env(name: str | None, where: str) -> Env:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hpcft
 from hpcft.launch import slurm
+from hpcft.launch.condaenv import worker_variables
 from hpcft.launch.plan import Plan
 from hpcft.launch.submission import code_setup, slurm_options
 from hpcft.rundir import make_root
@@ -23,13 +24,13 @@ LEAK = "unset ${!SLURM_NTASKS*} ${!SLURM_STEP*} SLURM_PROCID SLURM_LOCALID SLURM
 def shell_lines(plan: Plan) -> tuple[str, ...]:
     """What the shell reads first: the setup of the job, the code as it is now, and a prompt that says where it is."""
     here = Path(hpcft.__file__).parent.parent
-    threads = plan.recipe.resources.cpus_per_process or 1
+    variables = worker_variables(plan.recipe.resources.cpus_per_process or 1, plan.cluster.internet)
     return (
         "[ -r ~/.bashrc ] && . ~/.bashrc",
         *plan.cluster.setup,
         *plan.env.setup(),
         *code_setup(here),
-        f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} CUBLAS_WORKSPACE_CONFIG=:4096:8",
+        "export " + " ".join(f"{key}={value}" for key, value in variables.items()),
         LEAK,
         f"PS1='[hpcft {plan.recipe.name} on \\h] \\w\\$ '",
     )

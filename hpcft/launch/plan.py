@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcft.errors import Fault, UserError
 from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Choice, Cluster, read_cluster
-from hpcft.launch.condaenv import Env, find_env
+from hpcft.launch.condaenv import Env, find_env, lacking
 from hpcft.launch.submission import Submission, job_walltime, make_submission
 from hpcft.recipe import Recipe, RecipeFile, check_recipe
 from hpcft.rundir import RunDir
@@ -67,6 +67,9 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) 
         faults += error.faults
     try:
         env = find_env(file.recipe.env, file.where("env"))
+        if missing := lacking(env):
+            what = f"the env {env.prefix} has no {', '.join(missing)}, which every job needs."
+            raise UserError(Fault(file.where("env"), what, "Install hpcft there."))
     except UserError as error:
         faults += error.faults
     faults += recipe_faults(file)

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -196,8 +197,6 @@ def end_time(job_id: str) -> float | None:
         output = ""
     left = _seconds_left(output.strip())
     if left is not None:
-        import time
-
         return time.time() + left
     text = os.environ.get("SLURM_JOB_END_TIME", "")
     return float(text) if text.isdigit() else None

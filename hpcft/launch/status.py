@@ -55,7 +55,7 @@ class RunStatus:
     dir: str
     cluster: str
     state: str
-    """finished, halted, stopped, running, queued, waiting to be settled, broken off, or unknown."""
+    """finished, halted, stopped, running, queued, half-submitted, cancelled, broken off, or unknown."""
     note: str
     """What to do or know, in words."""
     step: int
@@ -160,6 +160,9 @@ def _state(run: RunDir, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, str
         return half if all(job.reason == "held" for job in waiting) else ("queued", waiting[0].reason)
     if any(job.ending == "cancelled" for job in jobs):
         return "cancelled", f"`hpcft resume {run.name}` goes on."
+    limit = run.recipe.resources.jobs
+    if max((job.number for job in jobs), default=0) >= run.submitted_before + limit:
+        return "broken off", f"It has had its {limit} jobs (resources.jobs). `hpcft resume {run.name}` grants as many."
     return "broken off", f"No job runs or waits. `hpcft resume {run.name}` goes on."
 
 

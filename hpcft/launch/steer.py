@@ -33,7 +33,9 @@ def resume(run: RunDir) -> list[JobDir]:
         close_broken(run)
         # Before any job is queued: the first one looks here to see which crashes are forgiven.
         last = max((job.number for job in run.jobs() if job.started), default=0)
-        write_json(run.path / "resume.json", {"after": last, "time": time.time()})
+        if not half:
+            submitted = max((job.number for job in run.jobs() if job.submitted), default=0)
+            write_json(run.path / "resume.json", {"after": last, "submitted": submitted, "time": time.time()})
         run.stop_file.unlink(missing_ok=True)
         (run.path / "halted.json").unlink(missing_ok=True)
         return chain.fill(run)
@@ -49,12 +51,13 @@ def close_broken(run: RunDir) -> None:
             write_json(job.path / "ended.json", {**facts, **ended, "found_by": "hpcft resume"})
 
 
-def stop(run: RunDir) -> None:
-    """Ask a run to save and pause. Raises UserError if there is nothing to pause."""
+def stop(run: RunDir) -> bool:
+    """Whether a job runs that will save first; no other begins. Raises UserError if there is nothing to pause."""
     if run.finished:
         raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Nothing is left to stop."))
     run.stop_file.touch(mode=0o600)
     chain.cancel_queued(run, behind=max((job.number for job in run.jobs() if job.started), default=0))
+    return any(job.started and not job.ended for job in run.jobs())
 
 
 def cancel(run: RunDir) -> list[JobDir]:
@@ -63,7 +66,10 @@ def cancel(run: RunDir) -> list[JobDir]:
     queue = scheduler(cluster)
     if not (run.path / "queued.json").exists() and not any(job.started for job in run.jobs()):
         jobs = [job for job in run.jobs() if job.submitted]
-        chain.discard(run)
+        with chain.submitting(run) as mine:
+            if not mine:
+                raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
+            chain.discard(run)
         return jobs
     open_jobs = [job for job in run.jobs() if job.submitted and not job.ended]
     # One call for all, those without record too: were one left out, the end of another would start it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.data.features import CHUNK, Feature
-from hpcft.data.rows import Row
+from hpcft.data.rows import Row, is_missing
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.tasks.tokenize import tokenize
@@ -34,6 +34,8 @@ class Corpus:
             for number, row in enumerate(rows[start : start + CHUNK], start + 1):
                 if self.column not in row:
                     raise UserError(Fault(f"{path}, row {number}", f'has no column "{self.column}".'))
+                if is_missing(row[self.column]):
+                    raise UserError(Fault(f"{path}, row {number}", f'"{self.column}" has no value.'))
                 texts.append(str(row[self.column]))
             for text in tokenize(self.tokenizer, texts):
                 rest += [*text.tokens, self.tokenizer.eos_token_id]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.data.features import CHUNK, Feature
-from hpcft.data.rows import Row
+from hpcft.data.rows import Row, is_missing
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.tasks.tokenize import tokenize
@@ -38,6 +38,9 @@ class Instruct:
                 prompt, completion = self.template.render(row)
             except KeyError as error:
                 faults.append(Fault(f"{path}, row {number}", f"has no column {error}."))
+                continue
+            if empty := [column for column in self.template.columns if is_missing(row[column])]:
+                faults.append(Fault(f"{path}, row {number}", f'"{empty[0]}" has no value.'))
                 continue
             if not completion.strip():
                 faults.append(Fault(f"{path}, row {number}", f'"{self.template.completion}" is empty.'))

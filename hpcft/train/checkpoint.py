@@ -20,6 +20,7 @@ from hpcft.errors import Fault, UserError
 from hpcft.rundir import RunDir, sync_folder, write_json
 
 FORMAT = 1
+REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True)
@@ -61,23 +62,31 @@ def save(run: RunDir, state: Mapping[str, Any], tensors: Mapping[str, Mapping[st
     """
     parent = run.checkpoints
     parent.mkdir(exist_ok=True, mode=0o700)
-    for leftover in parent.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _tidy(parent)
     name = f"step-{state['step']:08d}"
     writing = parent / f".writing-{name}"
     writing.mkdir(mode=0o700)
-    for file, content in tensors.items():
-        save_file(dict(content), writing / f"{file}.safetensors")
-    write_json(writing / "state.json", dict(state))
-    files = {path.name: _seal(path) for path in sorted(writing.iterdir())}
-    write_json(writing / "manifest.json", {"format": FORMAT, "time": time.time(), "files": files})
+    try:
+        _write(writing, state, tensors)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)  # a full disk must have room for the records of this ending
+        raise
     final = parent / name
-    if final.exists():  # of the same step: a broken one that loading passed over, or one before an evaluation
-        final.rename(parent / f".replaced-{name}")
+    if final.exists():  # of the same step, before an evaluation
+        final.rename(parent / f"{REPLACED}{name}")
     writing.rename(final)
     sync_folder(parent)
     prune(run, keep)
     return final
+
+
+def _write(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write all files of a checkpoint, the manifest last."""
+    for file, content in tensors.items():
+        save_file(dict(content), folder / f"{file}.safetensors")
+    write_json(folder / "state.json", dict(state))
+    files = {path.name: _seal(path) for path in sorted(folder.iterdir())}
+    write_json(folder / "manifest.json", {"format": FORMAT, "time": time.time(), "files": files})
 
 
 def _seal(path: Path) -> dict[str, Any]:
@@ -95,21 +104,39 @@ def prune(run: RunDir, keep: int) -> None:
         # Under a hidden name first: a kill half-way must not leave a manifest over missing files.
         hidden = folder.with_name(f".pruned-{folder.name}")
         folder.rename(hidden)
-    for leftover in run.checkpoints.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _tidy(run.checkpoints)
+
+
+def _tidy(folder: Path) -> None:
+    """Clear what a killed save left, and put back what it had moved aside for a checkpoint that never came."""
+    for path in folder.glob(".*"):
+        final = folder / path.name.removeprefix(REPLACED)
+        if path.name.startswith(REPLACED) and not final.exists():
+            path.rename(final)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def newest_valid(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose every byte is as it was written, and what is wrong with newer ones, in words.
 
-    Raises UserError where checkpoints exist and none is sound: beginning again is the user's decision.
+    Those are set aside as `damaged-step-N`: nothing counts on them any more. Raises UserError where checkpoints exist
+    and none is sound: beginning again is the user's decision.
     """
+    if run.checkpoints.is_dir():
+        _tidy(run.checkpoints)
     problems: list[str] = []
     steps = run.saved_steps()
     for step in reversed(steps):
         folder = run.checkpoints / f"step-{step:08d}"
         problem = damage(folder)
         if problem is None:
+            for newer in steps[steps.index(step) + 1 :]:
+                aside = run.checkpoints / f"damaged-step-{newer:08d}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (run.checkpoints / f"step-{newer:08d}").rename(aside)
             return read(run, step), problems
         problems.append(f"checkpoint of step {step}: {problem}")
     if steps:
@@ -155,6 +182,3 @@ def load_into(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.O
         key, _, name = full.partition("/")
         parameter = names[name]
         optimizer.state[parameter][key] = tensor.to(parameter.device)
-    lacking = [n for n, p in names.items() if p.requires_grad and p not in optimizer.state]
-    if stored and lacking:
-        raise UserError(Fault(str(checkpoint.folder), f"has no optimizer state for {', '.join(lacking[:5])}."))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,25 @@ class Control:
     ranks: int
     stop_file: Path
     group: Any = None
+    on_look: Callable[[float], None] = lambda seconds: None
+    """Gets the longest time between two looks of late, which is how late we may see the flag."""
+    longest: float = 0.0
+    last_look: float | None = None
 
     def stop_requested(self) -> bool:
         """Whether the supervisor wants us to stop; the same answer on every process, from rank 0's look."""
+        now = time.monotonic()
+        if self.last_look is not None:
+            # Of late: the first step of a job takes several times as long as the others.
+            self.longest = max(now - self.last_look, 0.8 * self.longest)
+            self.on_look(self.longest)
+        self.last_look = now
         stop = self.rank == 0 and self.stop_file.exists()
         return bool(self.share(int(stop)))
+
+    def forget_look(self) -> None:
+        """Do not count the time until the next look: what came between is measured by itself."""
+        self.last_look = None
 
     def poll(self) -> None:
         """Raise Stop on every process, or on none."""

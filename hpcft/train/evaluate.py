@@ -13,10 +13,12 @@ from torch import Tensor
 
 from hpcft.data.batches import Collator
 from hpcft.data.features import Features
-from hpcft.data.rows import Row
+from hpcft.data.rows import Row, read_rows
+from hpcft.errors import Fault, UserError
+from hpcft.recipe import Recipe
 from hpcft.rundir import read_json, write_json
 from hpcft.tasks.tokenize import tokenize
-from hpcft.template import PromptTemplate
+from hpcft.template import PromptTemplate, read_template
 from hpcft.train.control import Control, Stop
 from hpcft.train.model import LossModel
 
@@ -63,6 +65,20 @@ class ChoiceTest:
     rows: Sequence[Row]
     choices: tuple[str, ...]
     max_length: int
+    path: Path = Path("test rows")
+
+    def check(self) -> None:
+        """Raise UserError with the rows whose completion is none of the choices, or that lack a column."""
+        faults = []
+        for number, row in enumerate(self.rows, 1):
+            where = f"{self.path}, row {number}"
+            if missing := [column for column in self.template.columns if row.get(column) is None]:
+                faults.append(Fault(where, f'has no "{missing[0]}".'))
+            elif str(row[self.template.completion]) not in self.choices:
+                what = f'"{row[self.template.completion]}" is none of evaluate.choices.'
+                faults.append(Fault(where, what, f"Known: {', '.join(self.choices)}."))
+        if faults:
+            raise UserError(faults)
 
     def queries(self, row: int) -> list[Query]:
         """The passes that score every choice of a row: one if all are one token behind the same prompt."""
@@ -118,6 +134,15 @@ class ChoiceTest:
         }
 
 
+def choice_test(recipe: Recipe, tokenizer: Any) -> ChoiceTest | None:
+    """The test that the recipe asks for; None if it asks for none."""
+    data, choices = recipe.data, recipe.evaluate.choices
+    if choices is None or data.test is None or data.template is None:
+        return None
+    template = read_template(Path(data.template))
+    return ChoiceTest(template, tokenizer, read_rows(Path(data.test)), choices, data.max_length, Path(data.test))
+
+
 def choose(
     test: ChoiceTest, model: LossModel, out: Path, batch: int, pad: int, control: Control, amp: Any
 ) -> dict[str, Any]:
@@ -127,7 +152,7 @@ def choose(
     part = out.with_suffix(".part.json")
     answers = {int(row): choice for row, choice in (read_json(part) or {}).items()}
     out.parent.mkdir(exist_ok=True, mode=0o700)
-    started = time.monotonic()
+    started, known = time.monotonic(), len(answers)
     stopped = False
     model.eval()
     try:
@@ -140,10 +165,11 @@ def choose(
     model.train()
     everyone = {row: choice for theirs in control.gather(answers) for row, choice in theirs.items()}
     report = {} if stopped else {**test.report(everyone), "seconds": time.monotonic() - started}
-    if control.rank == 0:
-        write_json(part if stopped else out, everyone if stopped else report)
-        if not stopped:
-            part.unlink(missing_ok=True)
+    if control.rank == 0 and not stopped:
+        write_json(out, report)
+        part.unlink(missing_ok=True)
+    elif control.rank == 0 and len(everyone) > known:  # else it would look as if this job had got further
+        write_json(part, everyone)
     control.wait()
     if stopped:
         raise Stop

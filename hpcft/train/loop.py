@@ -8,21 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, training_loader
-from hpcft.data.rows import read_rows
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Train
-from hpcft.rundir import sync_folder, write_json
-from hpcft.template import read_template
+from hpcft.rundir import sync_files, sync_folder, write_json
 from hpcft.train import checkpoint
 from hpcft.train.control import Stop
-from hpcft.train.evaluate import ChoiceTest, choose, validation_loss
+from hpcft.train.evaluate import choice_test, choose, validation_loss
 from hpcft.train.randomness import set_randomness
 from hpcft.train.setup import Training, fingerprint, measure_save
 
@@ -75,10 +72,8 @@ def run_steps(training: Training, curve: CurveWriter | None) -> None:
         position.window_targets += targets
         progress.spent("train", seconds)
         progress.facts.setdefault("first_step", position.step)
-        # The slowest lately: the first step of a job takes several times as long as the others.
-        slowest = max(seconds / training.share.accumulation, 0.8 * progress.facts.get("poll_seconds", 0.0))
         rate = targets / seconds
-        progress.note(last_step=position.step, loss=loss / targets, poll_seconds=slowest, tokens_per_second=rate)
+        progress.note(last_step=position.step, loss=loss / targets, tokens_per_second=rate)
         log(training, curve, norm, rate)
         evaluate_if_due(training, curve)
         last = position.step == training.total_steps
@@ -119,6 +114,10 @@ def one_step(training: Training, batches: Iterator[Batch], step: int) -> tuple[f
         raise UserError(Fault(str(recipe.data.train), what, "Look at them, or lower train.learning_rate."))
     limit = recipe.train.clip_norm or math.inf
     norm = accelerator.clip_grad_norm_(training.model.parameters(), limit)
+    if accelerator.scaler is None and not math.isfinite(norm):  # the fp16 scaler skips such a step by itself
+        rows = share.step_rows(step).tolist()
+        what = f"non-finite loss gradient (norm {norm}) at step {step + 1}, in rows {rows}."
+        raise UserError(Fault(str(recipe.data.train), what, "Look at them, or lower train.learning_rate."))
     training.optimizer.step()
     training.optimizer.zero_grad()
     return total, max(targets, 1), float(norm)
@@ -155,16 +154,12 @@ def evaluate_if_due(training: Training, curve: CurveWriter | None) -> None:
 
 def test_choices(training: Training, when: str) -> None:
     """Accuracy on held-out rows, `before` training and `after`; each once in the life of a run. Raises Stop."""
-    recipe = training.recipe
-    choices, path = recipe.evaluate.choices, recipe.data.test
-    if choices is None or path is None or (when == "before" and training.position.step > 0):
+    test = choice_test(training.recipe, training.tokenizer)
+    if test is None or (when == "before" and training.position.step > 0):
         return
-    assert recipe.data.template is not None  # the plan saw to it
-    template = read_template(Path(recipe.data.template))
-    test = ChoiceTest(template, training.tokenizer, read_rows(Path(path)), choices, recipe.data.max_length)
     out = training.run.evaluation / f"{when}.json"
     with training.progress.phase("evaluate"):
-        batch = recipe.evaluate.batch_size
+        batch = training.recipe.evaluate.batch_size
         choose(test, training.model, out, batch, training.pad, training.control, training.amp)
 
 
@@ -200,6 +195,7 @@ def save(training: Training, curve: CurveWriter | None) -> None:
             checkpoint.save(training.run, state, tensors, training.recipe.train.keep_checkpoints)
         training.progress.say(save_seconds=time.monotonic() - started, saved_step=training.position.step)
     training.control.wait()
+    training.control.forget_look()
 
 
 def finish(training: Training) -> None:
@@ -211,6 +207,7 @@ def finish(training: Training) -> None:
         training.model.model.save_pretrained(writing)
         training.tokenizer.save_pretrained(writing)
         shutil.rmtree(final, ignore_errors=True)  # of a job that was killed between this and finished.json
+        sync_files(writing)
         writing.rename(final)
         sync_folder(final.parent)
         facts: dict[str, Any] = {"step": training.position.step, "tokens": training.position.tokens}

@@ -23,4 +23,5 @@ def set_randomness(seed: int, purpose: str, number: int = 0) -> None:
     # The generators themselves: torch.manual_seed takes 200 times as long on a CUDA build without a GPU.
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_available():
-        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(value)
+        device = torch.cuda.current_device()  # first: it makes the list of generators, which is empty before
+        torch.cuda.default_generators[device].manual_seed(value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -28,6 +29,7 @@ from hpcft.tasks.task import make_task
 from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train import checkpoint
 from hpcft.train.control import Control, Stop
+from hpcft.train.evaluate import choice_test
 from hpcft.train.model import LossModel, load_model, load_tokenizer, padding_token
 from hpcft.train.progress import Progress
 from hpcft.train.randomness import set_randomness
@@ -90,6 +92,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     control = make_control(accelerator, recipe.processes, scratch / "stop")
     progress = Progress(scratch / "progress.json", control.rank == 0)
     progress.say(phase="start")
+    control.on_look = lambda seconds: progress.note(poll_seconds=seconds)
     tokenizer = load_tokenizer(recipe.model)
     check_tokenizer(tokenizer, recipe.model.path)
     train = features_of("train", run, recipe, tokenizer, control)
@@ -98,6 +101,11 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     rows = recipe.train
     share = Share(order, rows.batch_size, rows.micro_batch_size, control.rank, control.ranks)
     total = rows.steps or max(1, round((rows.epochs or 0) * len(train) / rows.batch_size))
+    if recipe.train.warmup_steps >= total:
+        what = f"train.warmup_steps = {recipe.train.warmup_steps} leaves none of the {total} steps to fall."
+        raise UserError(Fault("recipe", what, "Write less, or more epochs."))
+    if test := choice_test(recipe, tokenizer):
+        test.check()
     set_randomness(recipe.train.seed, "model")
     model = load_model(recipe.model)
     optimizer = make_optimizer(recipe, model)
@@ -234,7 +242,7 @@ REFUSED_CHANGES = ("data", "seed", "batch_size", "micro_batch_size", "total_step
 def fingerprint(training: Training) -> dict[str, Any]:
     """All on which the bits of a step depend."""
     train = training.recipe.train
-    cuda = torch.cuda.is_available()
+    cuda = training.accelerator.device.type == "cuda"
     return {
         "data": training.train.fingerprint,
         "task": training.recipe.task,
@@ -246,7 +254,9 @@ def fingerprint(training: Training) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": train.precision,
         "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
         "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name() if cuda else _cpu_name(),
     }

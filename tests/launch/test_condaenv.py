@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpcft.launch.condaenv import Env, find_env, named_envs
+from hpcft.launch.condaenv import Env, find_env, lacking, named_envs
 from tests.desk import Desk
 
 
@@ -88,3 +88,9 @@ def test_the_setup_of_a_virtual_env_says_that_it_is_one(desk: Desk) -> None:
         f"export PATH={prefix}/bin:$PATH",
         f"export VIRTUAL_ENV={prefix}",
     )
+
+
+def test_an_env_without_what_every_job_imports_is_refused_before_the_queue(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    assert lacking(Env(tmp_path / "env")) == ["submitit", "pydantic", "yaml"]
+    assert lacking(Env(Path(sys.prefix))) == []

@@ -72,6 +72,16 @@ def test_a_missing_column_and_an_empty_completion_are_named_together(tokenizer: 
     ]
 
 
+def test_a_cell_without_value_is_no_text(tokenizer: Any) -> None:
+    rows = [{"question": "Hi?", "answer": None}, {"question": float("nan"), "answer": "Yes."}]
+    with pytest.raises(UserError) as error:
+        list(instruct(tokenizer).chunks(rows, PATH))
+    assert str(error.value).splitlines() == [
+        'rows.jsonl, row 1: "answer" has no value.',
+        'rows.jsonl, row 2: "question" has no value.',
+    ]
+
+
 def test_braces_in_a_value_are_text(tokenizer: Any) -> None:
     template = PromptTemplate("{{question}} -> {{answer}}")
     assert template.render({"question": "{{answer}}", "answer": "42"}) == ("{{answer}} -> ", "42")

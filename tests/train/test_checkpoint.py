@@ -72,6 +72,33 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     found, problems = checkpoint.newest_valid(run)
     assert found is not None and found.step == 1
     assert len(problems) == 1 and problems[0].startswith("checkpoint of step 2: ")
+    assert run.saved_steps() == [1], "nothing counts on the damaged one any more"
+    save(run, model, optimizer, 2, keep=1)
+    assert run.saved_steps() == [2]
+    assert (run.checkpoints / "damaged-step-00000002").is_dir()
+
+
+def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, model: LossModel) -> None:
+    run = RunDir(tmp_path)
+    folder = save(run, model, trained(model), 3)
+    folder.rename(run.checkpoints / ".replaced-step-00000003")
+    found, problems = checkpoint.newest_valid(run)
+    assert found is not None and found.step == 3 and not problems
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_rest(
+    tmp_path: Path, model: LossModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, optimizer = RunDir(tmp_path), trained(model)
+    save(run, model, optimizer, 1)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_seal", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(run, model, optimizer, 2)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
 
 
 def test_where_no_checkpoint_is_sound_nothing_begins_anew_in_silence(tmp_path: Path, model: LossModel) -> None:

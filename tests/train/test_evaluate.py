@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
+from hpcft.errors import UserError
 from hpcft.recipe import Model
 from hpcft.rundir import read_json
 from hpcft.tasks.tokenize import tokenize
@@ -90,3 +92,15 @@ def test_the_report_counts_what_was_answered(folder: Path) -> None:
     assert report["accuracy"] == 5 / 7
     assert report["majority"] == 1.0
     assert report["confusion"] == [[5, 2], [0, 0]]
+
+
+def test_a_test_row_that_no_choice_answers_is_named(folder: Path) -> None:
+    test = choice_test(folder, "Yes", "No")
+    test.check()
+    rows = [{"question": "Who?", "answer": "yes"}, {"question": "Who?"}]
+    with pytest.raises(UserError) as error:
+        dataclasses.replace(test, rows=rows, path=Path("test.jsonl")).check()
+    assert str(error.value).splitlines() == [
+        'test.jsonl, row 1: "yes" is none of evaluate.choices. Known: Yes, No.',
+        'test.jsonl, row 2: has no "answer".',
+    ]

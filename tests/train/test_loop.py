@@ -33,6 +33,20 @@ def test_randomness_depends_on_place_and_purpose_alone() -> None:
     assert len({key(0, "step", number) for number in range(1000)}) == 1000
 
 
+def test_the_generator_of_a_gpu_is_set_though_cuda_begins_only_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator()
+
+    def current_device() -> int:  # what makes the list of generators, empty until then
+        monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
+        return 0
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", ())
+    monkeypatch.setattr(torch.cuda, "current_device", current_device)
+    set_randomness(0, "step", 5)
+    assert generator.initial_seed() == key(0, "step", 5)
+
+
 @pytest.mark.parametrize(
     ("change", "exactness"),
     [({}, "bit-exact"), ({"threads": 2}, "sample-exact"), ({"data": "other"}, "refused"), ({"seed": 1}, "refused")],
