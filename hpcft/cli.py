@@ -118,7 +118,7 @@ def wait_for(run: RunDir) -> None:
         picture = run.path / "curve.png"
         try:
             draw(run, picture)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(f"no picture: {error}")
         else:
             print(f"curve: {picture}")

@@ -243,6 +243,11 @@ class RunDir:
         return Lock(self.path / "lock")
 
     @property
+    def reserve(self) -> Path:
+        """Some bytes that a running job holds, to have room for its last words on a disk that is full."""
+        return self.path / "reserve"
+
+    @property
     def stop_file(self) -> Path:
         """Stands while the user wants the run to pause."""
         return self.path / "STOP"

@@ -102,7 +102,7 @@ def test_any_number_of_processes_learns_the_same(parts: Path, tmp_path: Path) ->
 
 def test_a_corpus_is_trained_in_blocks_and_cut_without_trace(parts: Path, tmp_path: Path) -> None:
     write_documents(parts / "documents.csv", 60)
-    recipe = make_recipe(parts, "corpus", 30)
+    recipe = make_recipe(parts, "corpus", 400)
     values = yaml.safe_load(recipe.read_text())
     values["task"] = "corpus"
     values["data"] = {"train": "documents.csv", "max_length": 64, "workers": 2}
@@ -115,9 +115,9 @@ def test_a_corpus_is_trained_in_blocks_and_cut_without_trace(parts: Path, tmp_pa
     wait_for(lambda: (job := running_job(run)) and trains(job))
     hpcft("stop", "corpus", "--runs", tmp_path / "cut")
     wait_for(lambda: running_job(run) is None)
-    assert hpcft("resume", "corpus", "--runs", tmp_path / "cut", "--wait").returncode in (0, 2)  # 2: it was faster
+    assert hpcft("resume", "corpus", "--runs", tmp_path / "cut", "--wait").returncode == 0
     assert outcome(run) == outcome(whole)
-    assert [step for step, _ in outcome(run).curve] == [7, 14, 21, 28, 30]
+    assert [step for step, _ in outcome(run).curve] == [*range(7, 400, 7), 400]
 
 
 def test_a_model_that_does_not_load_halts_in_the_first_job(parts: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_full_disk_halts_the_chain_and_a_resume_with_room_goes_on(parts: Path,
         (small / "ballast").write_bytes(bytes(2_300_000))
         done = hpcft("submit", recipe, "--runs", small, "--wait")
         assert done.returncode == 1
-        assert "the disk is full Make room" in " ".join(done.stdout.split()), done.stdout
+        assert "crashed: the disk is full" in done.stdout, done.stdout
         (small / "ballast").unlink()
         done = hpcft("resume", "full", "--runs", small, "--wait")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -206,7 +206,7 @@ def test_cancel_ends_all_processes_and_resume_goes_on_from_the_checkpoint(parts:
 
 
 def test_logs_are_followed_across_jobs(parts: Path, tmp_path: Path) -> None:
-    recipe = make_recipe(parts, "logs", 400, walltime="0:14")
+    recipe = make_recipe(parts, "logs", 1200, walltime="0:14")
     assert hpcft("submit", recipe, "--runs", tmp_path).returncode == 0
     words = hpcft("logs", "-f", "logs", "--runs", tmp_path).stdout
     run = RunDir(tmp_path / "logs")
@@ -215,7 +215,7 @@ def test_logs_are_followed_across_jobs(parts: Path, tmp_path: Path) -> None:
     assert len(numbers) > 1
     places = [words.index(f"==> job{number:03d}-local{number} <==") for number in numbers]
     assert places == sorted(places)
-    assert "hpcft: begins at step 0 of 400" in words and "hpcft: goes on at step" in words
+    assert "hpcft: begins at step 0 of 1200" in words and "hpcft: goes on at step" in words
 
 
 def test_two_supervisors_never_write_to_one_run(parts: Path, tmp_path: Path) -> None:
@@ -231,11 +231,11 @@ def test_two_supervisors_never_write_to_one_run(parts: Path, tmp_path: Path) -> 
 
 def test_jobs_that_die_before_their_first_line_halt_the_local_chain(parts: Path, tmp_path: Path) -> None:
     recipe = make_recipe(parts, "stillborn", 8)
-    assert hpcft("submit", recipe, "--runs", tmp_path, "--set", "resources.jobs=50").returncode == 0
+    assert hpcft("submit", recipe, "--runs", tmp_path, "--set", "resources.jobs=50", LONG).returncode == 0
     run = RunDir(tmp_path / "stillborn")
     job = run.job(1)
     wait_for(lambda: running_job(run))
-    shutil.rmtree(run.code / "hpcft" / "job")  # as if the env had lost what the batch process imports
+    (run.code / "hpcft" / "__init__.py").write_text("raise ImportError('no such package')")
     kill(job_tree(job))
     wait_for(lambda: is_over(run))
     assert (run.halted or {})["reason"] == "2 jobs in a row died before their first line."

@@ -40,6 +40,7 @@ TOO_LATE = verdict.Halt(
     "the workers had not saved when the walltime ended.", "Submit again with a cluster file that has more stop_margin."
 )
 STRAGGLER = verdict.Halt("a worker did not end though the others had.", "See `hpcft logs`.")
+RESERVE_BYTES = 256 << 10
 REFUSED = 2
 """Exit code of a worker that found a fault of the user's and wrote fault.json."""
 
@@ -94,6 +95,7 @@ class Supervisor:
             self.deadline = Deadline(lambda: end, cluster.stop_margin)
         self.deadline.begin(self.started, walltime)
         saved = run.saved_steps()
+        self._hold_reserve()
         self._record_start(saved[-1] if saved else None)
         self._close_predecessors(saved[-1] if saved else None)
         if self._nothing_to_do():
@@ -120,6 +122,11 @@ class Supervisor:
             "saved_step": saved,
         }
         write_json(self.job.path / "started.json", record)
+
+    def _hold_reserve(self) -> None:
+        """Keep room for the records of this job's ending, should something fill the disk meanwhile."""
+        with contextlib.suppress(OSError), self.run_dir.reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
 
     def _close_predecessors(self, newest: int | None) -> None:
         """Write the ending of jobs that could not: we hold the lock, so none of them lives."""
@@ -221,11 +228,13 @@ class Supervisor:
         return name
 
     def _halt(self, why: verdict.Halt, ending: str, progress: dict[str, Any] | None = None) -> str:
+        self.run_dir.reserve.unlink(missing_ok=True)
         verdict.halt(self.run_dir, self.job, why)
         return self._end(ending, {**(progress or {}), "reason": why.reason, "fix": why.fix})
 
     def _end(self, ending: str, facts: dict[str, Any] | None = None, *, cancel: bool = True) -> str:
         """Write the ending whole; where the chain is over, take what is queued out of the queue."""
+        self.run_dir.reserve.unlink(missing_ok=True)
         saved = self.run_dir.saved_steps()
         before = (self.job.started or {}).get("saved_step") or 0
         record = {
