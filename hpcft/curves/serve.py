@@ -30,7 +30,9 @@ def serve(runs: Mapping[str, Callable[[], Sequence[JobCurve]]], port: int | None
             views[name].poll(jobs())
         server = start_tensorboard(root, port=port)
         try:
-            login = f"{getpass.getuser()}@{socket.getfqdn()}"
+            full = socket.getfqdn()  # localhost where the resolver knows no better
+            host = socket.gethostname() if full.startswith("localhost") else full
+            login = f"{getpass.getuser()}@{host}"
             print(f"from your own computer first:  {tunnel_command(server.port, login)}")
             print(f"by job:    {link_by_job(server.url)}")
             print(f"stitched:  {link_stitched(server.url)}")

@@ -39,12 +39,13 @@ class Progress:
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the seconds of this block under a name: start, train, evaluate, save."""
-        before = time.monotonic()
+        started, around = time.monotonic(), self.facts.get("phase")
         self.say(phase=name)
         try:
             yield
         finally:
-            self.spent(name, time.monotonic() - before)
+            self.spent(name, time.monotonic() - started)
+            self.facts["phase"] = around
 
     def spent(self, name: str, seconds: float) -> None:
         """Add to the seconds of a phase."""
