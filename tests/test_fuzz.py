@@ -126,7 +126,7 @@ def test_a_stop_and_a_kill_on_several_processes_end_as_one_job(parts: Path, proc
     job = running_job(run)
     assert job
     kill(job_tree(job))
-    wait_for(lambda: is_over(run), seconds=300)
+    wait_for(lambda: is_over(run) and running_job(run) is None, seconds=300)
     endings = [job.ended["ending"] for job in run.jobs() if job.started and job.ended]
     assert endings == ["stopped", "killed", "finished"]
     assert outcome(run) == outcome(whole)

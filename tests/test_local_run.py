@@ -171,7 +171,15 @@ def test_a_full_disk_halts_the_chain_and_a_resume_with_room_goes_on(parts: Path,
 def test_ctrl_c_leaves_the_run_going_and_a_second_submit_does_not_touch_it(parts: Path, tmp_path: Path) -> None:
     recipe = make_recipe(parts, "going", 40)
     command = [sys.executable, "-m", "hpcft.cli", "submit", str(recipe), "--runs", str(tmp_path), "--wait", LONG]
-    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True)
+    waiting = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+        # A shell that starts the tests in the background has them ignore it, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     run = RunDir(tmp_path / "going")
     wait_for(lambda: run.path.exists() and (job := running_job(run)) and trains(job))
     waiting.send_signal(signal.SIGINT)
