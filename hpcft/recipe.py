@@ -113,16 +113,23 @@ class Evaluate(Section):
 class Resources(Section):
     """What one job asks for, and how long the chain may become."""
 
+    nodes: Count = 1
+    """Nodes of one job."""
     gpus: Annotated[int, Field(ge=0)] = 1
     """GPUs of one node; one training process each."""
     processes: Count | None = None
-    """Training processes where gpus is 0."""
+    """Training processes of one node where gpus is 0."""
     cpus_per_process: Count | None = None
     """Cores of each process, and its threads; when not given, the cluster's rule and one thread."""
     memory: Memory | None = None
     """Host memory of one job as Slurm writes it, "60G"; the cluster's rule when not given."""
     walltime: Walltime | None = None
     """Length of one job; the cluster's longest when not given."""
+    account: str | None = None
+    """Slurm's account, in place of the cluster's; likewise the next three."""
+    partition: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
     jobs: Count = 100
     """Jobs of the chain at most; `hpcft resume` grants as many again."""
     queued: Count = 2
@@ -149,6 +156,11 @@ class Recipe(Section):
     @property
     def processes(self) -> int:
         """Training processes of one job."""
+        return self.resources.nodes * self.local_processes
+
+    @property
+    def local_processes(self) -> int:
+        """Training processes of one node."""
         return self.resources.gpus or self.resources.processes or 1
 
     @property
@@ -288,4 +300,5 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
 
 def is_hub_id(text: str, folder: Path) -> bool:
     """Whether a model's path can only mean a hub id: shaped like one, and no such folder beside the recipe."""
-    return bool(HUB_ID.fullmatch(text)) and text[0] not in "./~" and not (folder / text).exists()
+    # os.path, since Path.exists raises for a name that is too long, and for a folder that may not be entered.
+    return bool(HUB_ID.fullmatch(text)) and text[0] not in "./~" and not os.path.exists(folder / text)  # noqa: PTH110

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from hpcft.cli import job_curves
+from hpcft.cli.looking import job_curves
 from hpcft.curves.stitch import stitch
 from hpcft.launch import local
 from hpcft.rundir import JobDir, RunDir, read_json

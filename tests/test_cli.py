@@ -12,6 +12,7 @@ import pytest
 from typer.main import get_command
 
 from hpcft import cli
+from hpcft.cli.app import runs_folder
 from hpcft.errors import UserError
 from hpcft.launch.show import print_jobs, print_runs
 from hpcft.launch.status import JobStatus, RunStatus
@@ -253,6 +254,6 @@ def test_runs_in_several_folders_must_be_told_apart(desk: Desk) -> None:
         (desk.folder / place / "demo").mkdir(parents=True)
         write_json(desk.folder / place / "demo/recipe.json", {})
     with pytest.raises(UserError) as refusal:
-        cli.runs_folder(None)
+        runs_folder(None)
     folders = f"{desk.folder}/one, {desk.folder}/two"
     assert str(refusal.value) == f"--runs: runs lie in several folders: {folders}. Name one, or set HPCFT_RUNS."

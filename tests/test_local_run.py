@@ -15,7 +15,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
-from hpcft.cli import job_curves
+from hpcft.cli.looking import job_curves
 from hpcft.curves.stitch import stitch
 from hpcft.launch import local
 from hpcft.rundir import RunDir

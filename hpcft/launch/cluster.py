@@ -27,30 +27,61 @@ class Cluster(Section):
 
     name: str
     kind: Literal["slurm", "local"]
+    hosts: tuple[str, ...] = ()
+    """Patterns of its login nodes' names, `login*.leonardo.local`: to say when another site's file is used there."""
     runs: str
     """Folder of all runs; `$VARIABLES` are filled in, and `$GROUP` is the user's primary group."""
+    cache: str | None = None
+    """Folder of models and data from the hub, on scratch: home is small. HF_HOME when not given."""
+    envs: str | None = None
+    """Folder of conda environments and their packages, on scratch: home is small."""
+    node_tmp: str | None = None
+    """Folder on the node's own disk that a job may fill, `$SLURM_TMPDIR`."""
+    quota: Memory | None = None
+    """What a user may fill where runs lie."""
+    purge_days: Count | None = None
+    """Days after which the site deletes files there that nobody touched."""
     partition: str | None = None
     account: str | None = None
+    account_needed: bool = False
+    """Whether sbatch refuses jobs without one."""
     qos: str | None = None
+    reservation: str | None = None
     constraint: str | None = None
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     gpu: str | None = None
     """The card, for messages: `V100`."""
+    gpu_arch: str | None = None
+    """What torch must have been built for, `sm_70`."""
+    gpu_memory: Annotated[float, Field(gt=0)] | None = None
+    """GiB of one card."""
     bf16: bool = True
     """Whether the card computes in bf16; torch emulates it on a V100 and says that it does not."""
     gpu_request: GpuRequest | None = None
     """The sbatch option that asks for GPUs, `gres=gpu:V100:{gpus}`."""
     cpus_per_gpu: Count | None = None
+    """Not given where the site hands them out itself."""
     memory_per_gpu: Memory | None = None
     """Host memory for each GPU as Slurm writes it, `60G`."""
+    memory_per_cpu: Memory | None = None
+    memory_per_node: Memory | None = None
+    """Of these three, one at most."""
     max_walltime: Walltime | None = None
-    """Longest job of this user there, which may be shorter than the partition's limit."""
+    """Longest job of this user there, by the association, which may be shorter than the partition's limit."""
+    partition_walltime: Walltime | None = None
+    """Longest job of the partition."""
     max_submit: Count | None = None
     """Jobs that one user may have in the queue."""
     jobs_may_submit: bool = True
     """Whether sbatch works on compute nodes; where not, the whole chain is queued at once."""
     internet: bool = True
     """Whether compute nodes reach the hub."""
+    pip_on_gpu_node: bool = False
+    """Whether the pip part of an env is installed in a GPU job."""
+    preemption: Literal["requeue", "cancel"] | None = None
+    """What the site does with jobs of this partition that others push out."""
+    exclude: tuple[str, ...] = ()
+    """Nodes never to be used."""
     stop_margin: Annotated[float, Field(ge=0)] = 10.0
     """Seconds to spare between the end of the last save and the end of the job."""
     setup: tuple[str, ...] = ()
@@ -58,21 +89,32 @@ class Cluster(Section):
     options: dict[str, str] = Field(default_factory=dict)
     """More sbatch options, `exclude: gpu003`."""
     debug_options: dict[str, str] = Field(default_factory=dict)
-    """What `hpcft debug` asks for instead, `partition: debug`."""
+    """What `hpcft debug` and `hpcft env check` ask for instead, `partition: debug`."""
+    transfer_options: dict[str, str] = Field(default_factory=dict)
+    """What `hpcft fetch` asks for where login nodes must not download, `partition: prepost`."""
 
-    def runs_folder(self) -> Path:
-        """Where runs lie. Raises UserError if a variable in it has no value."""
+    def folder(self, key: Literal["runs", "cache", "envs"]) -> Path | None:
+        """A folder of this site, None if it names none. Raises UserError if a variable in it has no value."""
+        text: str | None = getattr(self, key)
+        if text is None:
+            return None
         try:
             group = grp.getgrgid(os.getgid()).gr_name
         except KeyError:
             group = str(os.getgid())
         values = {"GROUP": group, "USER": getpass.getuser(), **os.environ}
         try:
-            return expand(Template(self.runs).substitute(values))
+            return expand(Template(text).substitute(values))
         except (KeyError, ValueError) as error:
             lacking = f"${error.args[0]} has no value here" if isinstance(error, KeyError) else "a $ stands alone in it"
-            what, fix = f'runs = "{self.runs}": {lacking}.', "Name a folder with --runs or HPCFT_RUNS."
-            raise UserError(Fault(f"cluster {self.name}", what, fix)) from None
+            fix = "Name a folder with --runs or HPCFT_RUNS." if key == "runs" else "Write a whole path there."
+            raise UserError(Fault(f"cluster {self.name}", f'{key} = "{text}": {lacking}.', fix)) from None
+
+    def runs_folder(self) -> Path:
+        """Where runs lie. Raises UserError if a variable in it has no value."""
+        folder = self.folder("runs")
+        assert folder is not None
+        return folder
 
 
 @dataclass(frozen=True)

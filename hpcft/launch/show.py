@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from hpcft.launch import slurm
 from hpcft.launch.chain import run_cluster
-from hpcft.launch.plan import Plan
 from hpcft.launch.status import JobStatus, RunStatus, ask, read_status
 from hpcft.rundir import RunDir, read_json
 
@@ -49,7 +45,7 @@ def _number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _count(number: int, word: str) -> str:
+def count(number: int, word: str) -> str:
     """`1 job`, `2 jobs`."""
     if number == 1:
         return f"1 {word}"
@@ -68,37 +64,6 @@ def print_submitted(run: RunDir) -> None:
     ids = ", ".join(f"{job.number} ({job.slurm_id})" for job in waiting)
     print(f"run {run.name}: jobs {ids} queued in {run.path}")
     print(f"`hpcft status {run.name}` shows it, `hpcft logs -f {run.name}` follows it.", flush=True)
-
-
-def print_plan(plan: Plan, root: Path) -> None:
-    """The exact script of the first job, and the plan; nothing is made on disk."""
-    run = RunDir(root / plan.recipe.name)
-    first = plan.submission(run, 1, ())
-    if plan.cluster.kind == "slurm":
-        print(slurm.script(first))
-    else:
-        command = shlex.join([str(first.python), "-u", "-m", "submitit.core._submit", str(first.folder)])
-        print("\n".join(["#!/bin/bash", *first.setup, f"exec {command}"]))
-    recipe, resources = plan.recipe, plan.recipe.resources
-    model = recipe.model.path if recipe.model.path.startswith("/") else f"{recipe.model.path} (hub id)"
-    steps = _count(recipe.train.steps, "step") if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
-    micro = f"micro_batch_size {recipe.train.micro_batch_size}"
-    share = f"{micro} x {_count(recipe.processes, 'process')} x {_count(recipe.accumulation, 'micro-batch')}"
-    chain = f"{_count(plan.queued, 'job')} at first, {resources.jobs} at most"
-    if plan.cluster.jobs_may_submit:
-        chain += "; each queues the next"
-    print("# plan")
-    for key, value in (
-        ("run", f"{run.path}, with a number behind it if that is taken"),
-        ("cluster", plan.cluster.name),
-        ("env", plan.env.prefix),
-        ("model", model),
-        ("length", f"{steps} of {_count(recipe.train.batch_size, 'row')} ({share})"),
-        ("job", f"{duration(plan.walltime)}, {_count(resources.gpus, 'GPU')}"),
-        ("chain", chain),
-        ("jobs needed", "unknown until the first job has run"),
-    ):
-        print(f"# {key:12} {value}")
 
 
 def print_runs(runs: Sequence[RunStatus]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcft.cli import job_curves
+from hpcft.cli.looking import job_curves
 from hpcft.curves.points import Points, read_points
 from hpcft.curves.stitch import stitch
 from hpcft.curves.view import View

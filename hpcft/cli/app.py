@@ -1,0 +1,75 @@
+"""The `hpcft` command: what all its verbs share, their options and how they find runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpcft.errors import Fault, UserError
+
+if TYPE_CHECKING:
+    from hpcft.rundir import RunDir
+
+# What a verb needs is imported in it: `hpcft --help` has 0.25 s for everything.
+
+app = typer.Typer(
+    help="Fine-tune language models over chains of Slurm jobs that end as one uncut run would.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or a prefix that fits only it.")]
+RunNames = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or prefixes; all runs if none.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override, as train.seed=1.")]
+ClusterName = Annotated[str | None, typer.Option("--cluster", metavar="NAME", help="Cluster, or a path to its file.")]
+Runs = Annotated[Path | None, typer.Option("--runs", metavar="DIR", help="Folder of all runs, else HPCFT_RUNS.")]
+
+
+def runs_folder(given: Path | None, cluster: Any = None) -> Path:
+    """The folder of all runs: --runs, else HPCFT_RUNS, else the cluster's."""
+    if named := str(given or os.environ.get("HPCFT_RUNS", "")):
+        from hpcft.schema import expand
+
+        return expand(named).absolute()
+    if cluster is not None:
+        return Path(cluster.runs_folder()).absolute()
+    return _only_cluster_folder()
+
+
+def _only_cluster_folder() -> Path:
+    """Without a recipe: the runs of the one known cluster that has any, else ./runs."""
+    from hpcft.launch.cluster import Choice, cluster_files, read_cluster
+    from hpcft.rundir import find_runs
+
+    folders = []
+    for name in cluster_files():
+        try:
+            folder = read_cluster(Choice(name, "--cluster")).runs_folder().absolute()
+        except UserError:
+            continue  # a site whose variables are not set here
+        if find_runs(folder):
+            folders.append(folder)
+    if len(set(folders)) > 1:
+        names = ", ".join(map(str, folders))
+        raise UserError(Fault("--runs", f"runs lie in several folders: {names}.", "Name one, or set HPCFT_RUNS."))
+    return folders[0] if folders else Path("runs").absolute()
+
+
+def choose(root: Path, names: list[str] | None) -> list[RunDir]:
+    """The runs of these names or prefixes; all of the folder if none is given."""
+    from hpcft.rundir import find_run, find_runs
+
+    return [find_run(root, name) for name in dict.fromkeys(names)] if names else find_runs(root)
+
+
+def choose_one(runs: Path | None, name: str) -> RunDir:
+    """The one run that this name or prefix means."""
+    from hpcft.rundir import find_run
+
+    return find_run(runs_folder(runs), name)

@@ -1,0 +1,116 @@
+"""Verbs that show runs: their state, their logs and their curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpcft.cli.app import RunName, RunNames, Runs, app, choose, choose_one, runs_folder
+from hpcft.errors import Fault, UserError
+
+if TYPE_CHECKING:
+    from hpcft.rundir import RunDir
+
+
+@app.command()
+def status(
+    names: RunNames = None,
+    runs: Runs = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show state, step, loss and time left of runs. With a name, also each of its jobs."""
+    import json
+
+    from hpcft.launch import show
+    from hpcft.launch.status import read_status
+
+    root = runs_folder(runs)
+    chosen = choose(root, names)
+    statuses = read_status(chosen)
+    if as_json:
+        print(json.dumps({"runs": [status.as_json() for status in statuses]}, indent=1))
+        return
+    if not chosen:
+        print(f"no run in {root}; --runs or HPCFT_RUNS names another folder")
+        return
+    show.print_runs(statuses)
+    for one in statuses if names else ():
+        show.print_jobs(one)
+
+
+@app.command()
+def logs(
+    name: RunName,
+    runs: Runs = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the logs grow, across jobs.")] = False,
+    job: Annotated[int | None, typer.Option("--job", help="Only this job's.")] = None,
+) -> None:
+    """Print what the jobs of a run have printed, or follow it."""
+    from hpcft.launch import logs as logs_
+
+    run = choose_one(runs, name)
+    if follow and job is not None:
+        raise UserError(Fault("--job", "cannot be followed: -f goes from job to job.", "Leave out one of the two."))
+    if follow:
+        logs_.follow_logs(run)
+    else:
+        logs_.print_logs(run, job)
+
+
+@app.command()
+def plot(
+    name: RunName,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .png or .svg file.")],
+    runs: Runs = None,
+) -> None:
+    """Draw train and validation loss, coloured by job."""
+    run = choose_one(runs, name)
+    try:
+        draw(run, out)
+    except OSError as error:
+        raise UserError(Fault(str(out), f"cannot be written: {(error.strerror or str(error)).lower()}.")) from None
+    except ValueError as error:
+        raise UserError(Fault(run.name, f"no picture: {error}")) from None
+    print(out)
+
+
+def draw(run: RunDir, out: Path) -> None:
+    """Draw the stitched curve of a run. Raises ValueError if there is nothing to draw, or not in this format."""
+    from hpcft.curves.picture import draw as draw_curve
+    from hpcft.curves.stitch import stitch
+
+    draw_curve(stitch(job_curves(run)), out, run.name)
+
+
+def job_curves(run: RunDir) -> list[Any]:
+    """The run's jobs as the stitcher wants them."""
+    from hpcft.curves.stitch import JobCurve
+
+    return [
+        JobCurve(job.label, job.number, job.attempt, job.curve, (job.resumed or {}).get("step"))
+        for job in run.jobs()
+        if job.submitted
+    ]
+
+
+@app.command()
+def tensorboard(
+    names: RunNames = None,
+    runs: Runs = None,
+    port: Annotated[int | None, typer.Option("--port", help="A free one if not given.")] = None,
+) -> None:
+    """Show curves in TensorBoard, stitched and by job. It follows runs that go on; Ctrl-C ends it."""
+    from functools import partial
+
+    from hpcft.curves.serve import serve
+
+    root = runs_folder(runs)
+    chosen = choose(root, names)
+    if not chosen:
+        raise UserError(Fault(str(root), "holds no run.", "Name another folder with --runs or HPCFT_RUNS."))
+    try:
+        serve({run.name: partial(job_curves, run) for run in chosen}, port)
+    except RuntimeError as error:
+        raise UserError(Fault("tensorboard", " ".join(str(error).split()))) from None

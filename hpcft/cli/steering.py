@@ -1,0 +1,104 @@
+"""Verbs that start, pause, end and go on with runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpcft.cli.app import ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one, runs_folder
+from hpcft.cli.looking import draw
+
+if TYPE_CHECKING:
+    from hpcft.rundir import RunDir
+
+
+@app.command()
+def submit(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006 - typer reads the default
+    cluster: ClusterName = None,
+    runs: Runs = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print script and plan; touch nothing.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show progress until the run ends; Ctrl-C leaves it going.")
+    ] = False,
+) -> None:
+    """Start a run, a chain of jobs that trains what a recipe says."""
+    from hpcft.launch import chain, dryrun, show
+    from hpcft.launch.plan import make_plan
+
+    plan = make_plan(recipe, tuple(overrides), cluster)
+    root = runs_folder(runs, plan.cluster)
+    if dry_run:
+        dryrun.print_plan(plan, root)
+        return
+    run = chain.submit(plan, root)
+    show.print_submitted(run)
+    if wait:
+        wait_for(run)
+
+
+def wait_for(run: RunDir) -> None:
+    """Show the run until it ends, then what came of it; exit code 0 only if it finished."""
+    from hpcft.launch import show
+
+    try:
+        status = show.follow(run)
+    except KeyboardInterrupt:
+        print(f"\n{run.name} goes on. `hpcft status {run.name}` shows it, `hpcft stop {run.name}` pauses it.")
+        raise typer.Exit(130) from None
+    show.print_jobs(status)
+    show.print_evaluation(run)
+    show.print_runs([status])
+    if status.step:
+        picture = run.path / "curve.png"
+        try:
+            draw(run, picture)
+        except (ValueError, OSError) as error:
+            print(f"no picture: {error}")
+        else:
+            print(f"curve: {picture}")
+        print(f"TensorBoard: hpcft tensorboard {run.name} --runs {run.path.parent}")
+    if status.state != "finished":
+        raise typer.Exit(1)
+    print(f"model: {run.final_model}")
+
+
+@app.command()
+def resume(
+    name: RunName,
+    runs: Runs = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")] = False,
+) -> None:
+    """Go on with a run that is over and not finished. It begins at its newest sound checkpoint."""
+    from hpcft.launch import show, steer
+
+    run = choose_one(runs, name)
+    steer.resume(run)
+    show.print_submitted(run)
+    if wait:
+        wait_for(run)
+
+
+@app.command()
+def stop(name: RunName, runs: Runs = None) -> None:
+    """Pause a run after a save. No other job begins until `hpcft resume`."""
+    from hpcft.launch import steer
+
+    run = choose_one(runs, name)
+    pausing = steer.stop(run)
+    words = "stops as soon as it has saved" if pausing else "is paused: no job of it runs"
+    print(f"{run.name} {words}. `hpcft resume {run.name}` goes on.")
+
+
+@app.command()
+def cancel(name: RunName, runs: Runs = None) -> None:
+    """End all jobs of a run at once. Its last checkpoint stays, and `hpcft resume` can go on."""
+    from hpcft.launch import steer
+
+    run = choose_one(runs, name)
+    ended = steer.cancel(run)
+    ids = ", ".join(job.slurm_id or "?" for job in ended) or "none was left"
+    then = f" `hpcft resume {run.name}` goes on." if run.path.exists() and not run.finished else ""
+    print(f"{run.name}: cancelled jobs: {ids}.{then}")
