@@ -183,6 +183,11 @@ class JobDir:
         return record["slurm_id"] if record else None
 
     @property
+    def released(self) -> Path:
+        """Stands once the job was let go in Slurm: if it is held after that, somebody's hand did it."""
+        return self.path / "released"
+
+    @property
     def label(self) -> str:
         """`job003-4711`, or `job003-4711.2` for the second attempt: its name in TensorBoard."""
         base = f"job{self.number:03d}-{self.slurm_id or 'none'}"

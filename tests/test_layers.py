@@ -12,13 +12,14 @@ import pytest
 import hpcft
 
 ROOT = Path(hpcft.__file__).parent
-BASE = {"rundir", "recipe", "template", "schema", "errors"}
+BASE = {"ending", "rundir", "recipe", "template", "schema", "errors"}
 ALLOWED = {
     "errors": set(),
     "template": set(),
     "schema": {"errors"},
     "recipe": {"schema", "errors"},
     "rundir": {"recipe", "schema", "errors"},
+    "ending": {"rundir", "recipe", "schema", "errors"},
     "curves": BASE,
     "launch": BASE,
     "job": {"launch", "curves", *BASE},

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import shutil
 import socket
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpcft.ending import close_gone, write_ending
 from hpcft.errors import UserError
 from hpcft.job import verdict
 from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
+from hpcft.job.handover import claimed_by_later, take_lock
+from hpcft.job.queueing import Queueing, jobs_needed
 from hpcft.job.workers import Death, Workers, die_with_parent
-from hpcft.launch import chain, local, slurm
+from hpcft.launch import chain, local, nodes, slurm
+from hpcft.launch.status import LIVE
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir, read_json, write_json
 
@@ -28,12 +32,8 @@ TICK = 0.1
 """Seconds between two looks at workers and signals."""
 BEAT = 1.0
 """Seconds between two heartbeats, and two looks for the user's STOP on the shared file system."""
-LOCK_PATIENCE = 60.0
-"""Seconds to wait for a predecessor that Slurm calls ended and the kernel is still reaping."""
 STRAGGLER_PATIENCE = 60.0
 """Seconds between the end of the first worker and that of the last."""
-ASK_AGAIN = 120.0
-"""Seconds between two tries to queue the next job, where the scheduler is away or takes no more of this user."""
 QUEUEING_PATIENCE = 30.0
 """Seconds to wait for a sbatch that is under way before the rest of the queue is cancelled."""
 TOO_LATE = verdict.Halt(
@@ -57,8 +57,8 @@ def run_job(run_path: str, number: int) -> str:
         return str(job.ended["ending"])
     job.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = run.lock
-    if not lock.take(LOCK_PATIENCE):
-        write_json(job.path / "ended.json", {"ending": "locked", "time": time.time()})
+    if not take_lock(lock, run, job, lambda: signals.count("SIGTERM", "SIGINT") > 0):
+        write_ending(job, "locked")
         return "locked"
     try:
         return Supervisor(run, job, signals).run()
@@ -78,8 +78,9 @@ class Supervisor:
     started: float = field(default_factory=time.time)
     stop_reason: str | None = None
     last_beat: float = 0.0
-    queueing: threading.Thread | None = None
-    """Queues the next jobs: a scheduler that is silent for a minute must not keep us from stopping in time."""
+    queueing: Queueing | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+    """What rank 0 last said."""
 
     def run(self) -> str:
         """Decide, train, and record the ending."""
@@ -97,7 +98,7 @@ class Supervisor:
         saved = run.saved_steps()
         self._hold_reserve()
         self._record_start(saved[-1] if saved else None)
-        self._close_predecessors(saved[-1] if saved else None)
+        self._close_predecessors(saved[-1] if saved else None, cluster.kind == "slurm")
         if self._nothing_to_do():
             return self._end("idle")
         if loop := verdict.crash_loop(run):
@@ -128,12 +129,31 @@ class Supervisor:
         with contextlib.suppress(OSError), self.run_dir.reserve.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
 
-    def _close_predecessors(self, newest: int | None) -> None:
-        """Write the ending of jobs that could not: we hold the lock, so none of them lives."""
-        for other in self.run_dir.jobs():
-            before = (other.number, other.attempt) < (self.job.number, self.job.attempt)
-            if before and other.ended is None and (other.submitted or other.started):
-                write_json(other.path / "ended.json", verdict.end_of_killed(self.run_dir, other, newest))
+    def _close_predecessors(self, newest: int | None, on_slurm: bool) -> None:
+        """Write the ending of jobs that could not: we hold the lock, so none of them trains any more."""
+        mine = (self.job.number, self.job.attempt)
+        open_jobs = [job for job in self.run_dir.jobs() if (job.number, job.attempt) < mine and not job.ended]
+        open_jobs = [job for job in open_jobs if job.submitted or job.started]
+        ids = sorted({job.slurm_id for job in open_jobs if job.slurm_id})
+        states = (slurm.query(ids) or {}) if on_slurm and ids else {}
+        for job in open_jobs:
+            said = states.get(job.slurm_id or "", slurm.JobState(""))
+            earlier_attempt = job.number == self.job.number or job.started is not None
+            if said.state in LIVE and not earlier_attempt:
+                continue  # it waits: somebody let us begin before it
+            close_gone(job, newest, "the next job", "" if said.state in LIVE else said.state, said.node)
+            if on_slurm:
+                self._keep_away_from_node_of(job)
+
+    def _keep_away_from_node_of(self, job: JobDir, *, known_cause: bool = False) -> None:
+        """Exclude the node of a failed job if the node is what failed, and say so."""
+        if not (blame := nodes.blame(self.run_dir, job, known_cause=known_cause)):
+            return
+        print(f"hpcft: no further job goes to {blame.node}: {blame.reason}.", flush=True)
+        try:
+            chain.keep_away(self.run_dir, job, blame)
+        except (UserError, OSError) as error:
+            print(f"hpcft: jobs that wait may still go there: {error}", file=sys.stderr, flush=True)
 
     def _nothing_to_do(self) -> bool:
         run = self.run_dir
@@ -144,7 +164,7 @@ class Supervisor:
         workers = Workers(self.run_dir, self.job, self.recipe, scratch, internet)
         try:
             workers.start(os.environ)
-            self.queueing = threading.Thread(target=self._top_up, daemon=True)
+            self.queueing = Queueing(self.run_dir, self.job.number, self._jobs_needed)
             self.queueing.start()
             record_env(self.run_dir.path / "env.json")
             death = self._watch(workers)
@@ -154,16 +174,20 @@ class Supervisor:
             shutil.rmtree(scratch, ignore_errors=True)
         return self._conclude(progress, death)
 
-    def _top_up(self) -> None:
-        """Queue the jobs behind this one; a scheduler that does not take them now is asked again later."""
-        while True:
-            try:
-                chain.top_up(self.run_dir, self.job.number)
-            except (UserError, OSError) as error:
-                print(f"hpcft: no job could be queued behind this one: {error}", file=sys.stderr, flush=True)
-            else:
-                return
-            time.sleep(ASK_AGAIN)
+    def _jobs_needed(self) -> int | None:
+        """Jobs that the run needs after this one, at the pace of this job; None until it has a pace."""
+        progress, resumed, end = self.progress, self.job.resumed, self.deadline.end
+        if not resumed or not end or not progress.get("last_step"):
+            return None
+        step = int(progress["last_step"])
+        trained, seconds = step - int(resumed["step"]), progress.get("seconds", {})
+        if trained < 1 or not seconds.get("train"):
+            return None
+        # Evaluation recurs with the steps; start and save are paid once a job.
+        left = (seconds["train"] + seconds.get("evaluate", 0.0)) / trained * (int(resumed["total_steps"]) - step)
+        overhead = seconds.get("start", 0.0) + seconds.get("save", 0.0)
+        walltime = float((self.job.submitted or {})["walltime"])
+        return jobs_needed(left, end - time.time(), walltime, overhead)
 
     def _watch(self, workers: Workers) -> Death | None:
         """Until all workers have ended; the first that failed, if one has."""
@@ -186,7 +210,7 @@ class Supervisor:
 
     def _beat(self, workers: Workers) -> dict[str, Any]:
         """What rank 0 last said of its progress; passed on to the run directory every second."""
-        progress = read_json(workers.progress_file) or {}
+        progress = self.progress = read_json(workers.progress_file) or {}
         if time.monotonic() - self.last_beat >= BEAT:
             self.last_beat = time.monotonic()
             beat = {**progress, "time": time.time(), "stopping": self.stop_reason}
@@ -196,6 +220,8 @@ class Supervisor:
                 # `hpcft cancel` writes it too, and we may see it before the signal comes.
                 cancelled = self.run_dir.stop_file.read_bytes() == chain.CANCELLED
                 self._stop(workers, "terminated" if cancelled else "stopped")
+            if claimed_by_later(self.run_dir, self.job):
+                self._stop(workers, "terminated")
         return progress
 
     def _look_for_reasons_to_stop(self, workers: Workers, progress: dict[str, Any]) -> None:
@@ -207,6 +233,8 @@ class Supervisor:
         if self.stop_reason is None:
             self.stop_reason = reason
             workers.ask_to_stop(reason)
+            if reason == "walltime" and self.queueing:
+                self.queueing.look()  # somebody may have cancelled what was queued
 
     def _conclude(self, progress: dict[str, Any], death: Death | None) -> str:
         """The ending, from what the workers left."""
@@ -219,9 +247,12 @@ class Supervisor:
             return self._halt(verdict.Halt(fault["reason"], fault["fix"]), "refused", progress)
         code = death.code if death else 0
         why = death.why if death and death.why else verdict.explain_log(self.job.log, code)
+        known = verdict.has_known_cause(self.job.log) or bool(death and death.why)
         ending = "killed" if code == -9 else "crashed"
         more = {"reason": why.reason, "fix": why.fix, "exit_code": code, "rank": death.rank if death else None}
         name = self._end(ending, {**progress, **more}, cancel=False)
+        if slurm_job_id():
+            self._keep_away_from_node_of(self.job, known_cause=known)
         if loop := verdict.crash_loop(self.run_dir):
             verdict.halt(self.run_dir, self.job, loop)
             self._cancel_rest()
@@ -239,14 +270,16 @@ class Supervisor:
         before = (self.job.started or {}).get("saved_step") or 0
         record = {
             **(facts or {}),
-            "ending": ending,
             "time": time.time(),
             "wall_seconds": time.time() - self.started,
             "signals": self.signals.seen,
             "saved_step": saved[-1] if saved else None,
             "progress": (bool(saved) and saved[-1] > before) or self._evaluated(),
         }
-        write_json(self.job.path / "ended.json", record)
+        write_ending(self.job, ending, **record)
+        if self.queueing:
+            left = (self.deadline.end or math.inf) - time.time() - 1.0
+            self.queueing.close(max(0.0, min(QUEUEING_PATIENCE, left)))
         if cancel and self._nothing_to_do():
             self._cancel_rest()
         return ending
@@ -256,8 +289,6 @@ class Supervisor:
         return any(path.stat().st_mtime > self.started for path in self.run_dir.evaluation.glob("*.json"))
 
     def _cancel_rest(self) -> None:
-        if self.queueing:
-            self.queueing.join(QUEUEING_PATIENCE)
         try:
             chain.cancel_queued(self.run_dir, behind=self.job.number)
         except UserError as error:

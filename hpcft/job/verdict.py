@@ -9,27 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcft.ending import NEUTRAL
 from hpcft.rundir import JobDir, RunDir, write_json
 
 CRASHES = 2
 """Crashes in a row without a new checkpoint that end the chain: a third would not go another way."""
 KILLS = 5
 """Kills from outside in a row without a new checkpoint. They are chance, so they get more tries than crashes."""
-
-ENDINGS = {
-    "finished": "trained to the last step",
-    "walltime": "saved before its walltime ended",
-    "stopped": "saved, as `hpcft stop` asked",
-    "terminated": "saved, as it was told to end (scancel, preemption)",
-    "crashed": "a worker failed",
-    "killed": "all its processes were killed",
-    "refused": "something in the recipe, the data or the env cannot work",
-    "cancelled": "taken out of the queue",
-    "idle": "found nothing to do",
-    "locked": "found another job still at work on the run",
-}
-NEUTRAL = ("cancelled", "idle", "locked")
-"""Endings that say nothing of whether training works."""
 
 REASONS: Sequence[tuple[str, str, str]] = (
     (
@@ -73,18 +59,16 @@ class Halt:
     fix: str
 
 
+def has_known_cause(log: Path) -> bool:
+    """Whether the end of a job's log names something that would fail on every node."""
+    return bool(_found(_tail(log)))
+
+
 def explain_log(log: Path, code: int | None = None) -> Halt:
     """What the end of a job's log says, in words; its last line where we know no better."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64_000))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
-        text = ""
-    found = [(match, reason, fix) for pattern, reason, fix in REASONS for match in re.finditer(pattern, text)]
-    if found:  # the last one said: what stands before it was survived
-        match, reason, fix = max(found, key=lambda one: one[0].start())
-        return Halt(reason.format(*match.groups()), fix)
+    text = _tail(log)
+    if found := _found(text):
+        return found
     if code == -9:
         return Halt(
             "a worker was killed from outside, as the kernel does when memory is short",
@@ -92,6 +76,24 @@ def explain_log(log: Path, code: int | None = None) -> Halt:
         )
     lines = [line for line in text.splitlines() if line.strip()]
     return Halt(lines[-1].strip() if lines else "it left no word in its log", "See `hpcft logs`.")
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64_000))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _found(text: str) -> Halt | None:
+    """The last cause that this text names: what stands before it was survived."""
+    found = [(match, reason, fix) for pattern, reason, fix in REASONS for match in re.finditer(pattern, text)]
+    if not found:
+        return None
+    match, reason, fix = max(found, key=lambda one: one[0].start())
+    return Halt(reason.format(*match.groups()), fix)
 
 
 def crash_loop(run: RunDir) -> Halt | None:
@@ -121,18 +123,3 @@ def halt(run: RunDir, job: JobDir, verdict: Halt) -> None:
     """Let no further job of this run do anything until the user resumes it."""
     record = {"reason": verdict.reason, "fix": verdict.fix, "job": job.number, "time": time.time()}
     write_json(run.path / "halted.json", record)
-
-
-def end_of_killed(run: RunDir, job: JobDir, newest: int | None) -> dict[str, Any]:
-    """The ending of a job that could not write its own: all we know is what it left behind."""
-    started, heartbeat = job.started, job.heartbeat or {}
-    saved_before = started["saved_step"] if started else None
-    return {
-        **{key: heartbeat[key] for key in ("first_step", "last_step", "loss", "seconds") if key in heartbeat},
-        "ending": "killed",
-        "time": heartbeat.get("time") or (started or {}).get("time") or time.time(),
-        "found_by": "the next job",
-        "progress": bool(started) and newest is not None and newest > (saved_before or 0),
-        "reason": "all its processes were killed" if started else "it never came to its first line",
-        "fix": "See `hpcft logs`.",
-    }

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hpcft
+from hpcft.ending import close_waiting
 from hpcft.errors import Fault, UserError
-from hpcft.launch import provenance
+from hpcft.launch import nodes, provenance
 from hpcft.launch.cluster import Cluster, cluster_from
 from hpcft.launch.condaenv import Env
 from hpcft.launch.plan import Plan
@@ -62,7 +63,7 @@ def fill(run: RunDir) -> list[JobDir]:
     resources = run.recipe.resources
     wanted = 1 + resources.queued if cluster.jobs_may_submit else cluster.max_submit or resources.jobs
     running = [job for job in run.jobs() if job.started and not job.ended]  # of a submit that was killed at its end
-    waiting = _fill_up(run, wanted - len(running), running, cluster)
+    waiting = _fill_up(run, max(1, wanted - len(running)), running, cluster)
     write_json(run.path / "queued.json", {"time": time.time()})
     return waiting
 
@@ -75,39 +76,63 @@ def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) 
     counts from the last resume.
     """
     queue = scheduler(cluster)
-    marked = queue.marked(run)
+    there = queue.queue(run)
     jobs = [job for job in run.jobs() if job.submitted]
-    queue.cancel([], [number for number in marked if number not in {job.slurm_id for job in jobs}])
+    unknown = [number for number in there.held if number not in {job.slurm_id for job in jobs}]
+    queue.cancel([], unknown)
     waiting = []
     for job in jobs:
-        if job.slurm_id in marked and not job.started and not job.ended:
+        if job.slurm_id in there.held and not job.started and not job.ended:
             waiting.append(job)
         elif not job.started and not job.ended:
-            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time(), "found_by": "hpcft"})
-    held = [job for job in waiting if marked[job.slurm_id or ""]]
+            close_waiting(job, found_by="hpcft")
+    held = [job for job in waiting if there.held[job.slurm_id or ""]]
     last = max((job.number for job in jobs), default=0)
-    limit = run.submitted_before + run.recipe.resources.jobs
+    limit = min(run.submitted_before + run.recipe.resources.jobs, last + max(0, wanted - len(waiting)))
+    if cluster.max_submit and limit > last:
+        limit = min(limit, last + cluster.max_submit - there.jobs + len(unknown))
+        if limit <= last and not waiting:
+            what = f"takes {cluster.max_submit} jobs of a user, and {there.jobs} of yours are in the queue."
+            raise UserError(Fault(f"cluster {cluster.name}", what, "Try again when one of them has ended."))
     with ThreadPoolExecutor() as pool:  # fsync takes its time, in which the next sbatch is under way
         syncs = []
-        for number in range(last + 1, min(last + wanted - len(waiting), limit) + 1):
+        for number in range(last + 1, limit + 1):
             waiting.append(_queue_one(run, number, [*running, *waiting], cluster, queue))
             held.append(waiting[-1])
             syncs.append(pool.submit(make_durable, waiting[-1].path / "submitted.json"))
         for sync in syncs:
             sync.result()
     queue.release(held)
-    return waiting
+    surplus = waiting[wanted:]
+    queue.cancel(surplus)
+    for job in surplus:
+        close_waiting(job, found_by="hpcft")
+    return waiting[:wanted]
 
 
-def top_up(run: RunDir, running: int) -> list[JobDir]:
-    """Jobs that wait behind the running one, as many as there should be; called in each job and by the keeper."""
+def top_up(run: RunDir, running: int, needed: int | None = None) -> list[JobDir]:
+    """Jobs that wait behind the running one, as many as there should be; called in each job and by the keeper.
+
+    `needed`: jobs that the run will still take, as far as the running one can tell. One always waits, since the
+    running one may die; what is more than needed leaves the queue.
+    """
     cluster = run_cluster(run)
     over = run.finished or run.halted or run.stop_file.exists()
     if over or not cluster.jobs_may_submit:
         return []
+    queued = run.recipe.resources.queued
+    wanted = queued if needed is None else min(queued, max(1, needed))
     me = [job for job in run.jobs() if job.number == running and job.submitted][-1:]
     with submitting(run) as mine:  # not beside a resume, whose questions to Slurm are older than our jobs
-        return _fill_up(run, run.recipe.resources.queued, me, cluster) if mine else []
+        return _fill_up(run, wanted, me, cluster) if mine else []
+
+
+def keep_away(run: RunDir, job: JobDir, blame: nodes.Blame) -> None:
+    """Exclude a node from all jobs of this run that come or already wait. Raises UserError if Slurm is away."""
+    nodes.exclude(run, job, blame)
+    waiting = [other for other in run.jobs() if other.submitted and not other.started and not other.ended]
+    left_out = dict(rebuild_submission(run, job.number, ()).options)["exclude"]
+    scheduler(run_cluster(run)).exclude(waiting, left_out.split(","))
 
 
 def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster, queue: Scheduler) -> JobDir:
@@ -134,8 +159,7 @@ def cancel_queued(run: RunDir, behind: int = 0) -> list[JobDir]:
     waiting = [job for job in waiting if not job.ended]
     scheduler(run_cluster(run)).cancel(waiting)
     for job in waiting:
-        if job.started is None and job.ended is None:
-            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
+        close_waiting(job)
     return waiting
 
 
@@ -146,7 +170,7 @@ def discard(run: RunDir) -> None:
     if any(job.started for job in jobs):
         write_json(run.path / "queued.json", {"time": time.time()})
         return  # it had been released after all: it is a run
-    queue.cancel(jobs, list(queue.marked(run)))
+    queue.cancel(jobs, list(queue.queue(run).held))
     shutil.rmtree(run.path)
 
 
@@ -167,7 +191,7 @@ def run_env(run: RunDir) -> Env:
 
 def rebuild_submission(run: RunDir, number: int, after: tuple[str, ...]) -> Submission:
     """The submission of a job, from the run's own records."""
-    return make_submission(run, number, after, run.recipe, run_cluster(run), run_env(run))
+    return make_submission(run, number, after, run.recipe, run_cluster(run), run_env(run), tuple(nodes.excluded(run)))
 
 
 def _given(plan: Plan) -> dict[str, object]:

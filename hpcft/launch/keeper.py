@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from hpcft.ending import close_gone
 from hpcft.launch import chain, local
 from hpcft.launch.scheduler import Payload
 from hpcft.rundir import JobDir, RunDir, write_json
@@ -54,7 +55,7 @@ def run_one(run: RunDir, job: JobDir) -> None:
         time.sleep(0.1)
     if job.started is None and job.ended is None:
         # It died before python reached our code; without this the keeper would start it again and again.
-        write_json(job.path / "ended.json", {"ending": "killed", "time": time.time(), "found_by": "keeper"})
+        close_gone(job, None, "keeper")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import submitit
 
+from hpcft.ending import write_ending
 from hpcft.launch.submission import Submission
-from hpcft.rundir import JobDir, Lock, RunDir, write_json, write_whole
+from hpcft.rundir import JobDir, Lock, RunDir, write_whole
 
 GRACE = 30.0
 """Seconds between the polite and the last signal of `cancel`, as KillWait in Slurm."""
@@ -99,7 +100,7 @@ def cancel(job: JobDir) -> None:
     """Take a queued job out, or end a running one: it may save first, for `GRACE` seconds."""
     if job.started is None:
         # The supervisor looks for this first, should the keeper be starting it at this moment.
-        write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
+        write_ending(job, "cancelled")
     started = job.started  # read again: the keeper may have been faster
     if started is None or not is_running(job):
         return

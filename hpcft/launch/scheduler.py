@@ -27,6 +27,16 @@ class Payload:
         return ending
 
 
+@dataclass(frozen=True)
+class Queue:
+    """What stands in the queue."""
+
+    held: dict[str, bool]
+    """Ids of the jobs that carry the run's mark, recorded or not, and whether each was never released."""
+    jobs: int
+    """All jobs of this user there, which is what a site limits."""
+
+
 class Scheduler(Protocol):
     """Queues jobs, held until released; each job begins when all jobs in `after` have ended, however they did."""
 
@@ -39,8 +49,11 @@ class Scheduler(Protocol):
     def cancel(self, jobs: Sequence[JobDir], more: Sequence[str] = ()) -> None:
         """End these jobs, queued or running, and some known by id alone, in one go."""
 
-    def marked(self, run: RunDir) -> dict[str, bool]:
-        """Ids of the jobs in the queue that carry the run's mark, recorded or not, and whether each is held."""
+    def exclude(self, jobs: Sequence[JobDir], nodes: Sequence[str]) -> None:
+        """Keep jobs that wait away from these nodes."""
+
+    def queue(self, run: RunDir) -> Queue:
+        """What of this run stands in the queue. Raises UserError if the scheduler does not say."""
 
 
 class SlurmScheduler:
@@ -51,12 +64,20 @@ class SlurmScheduler:
 
     def release(self, jobs: Sequence[JobDir]) -> None:
         slurm.release(_ids(jobs))
+        for job in jobs:
+            job.released.touch()
 
     def cancel(self, jobs: Sequence[JobDir], more: Sequence[str] = ()) -> None:
         slurm.cancel(sorted({*_ids(jobs), *more}, key=int))
 
-    def marked(self, run: RunDir) -> dict[str, bool]:
-        return slurm.marked(str(run.path))
+    def exclude(self, jobs: Sequence[JobDir], nodes: Sequence[str]) -> None:
+        slurm.exclude(_ids(jobs), nodes)
+
+    def queue(self, run: RunDir) -> Queue:
+        marked, jobs = slurm.marked(str(run.path))
+        # A job that is held although we let it go was held by hand: whoever did that will release it.
+        released = {job.slurm_id for job in run.jobs() if job.released.exists()}
+        return Queue({number: held and number not in released for number, held in marked.items()}, jobs)
 
 
 class LocalScheduler:
@@ -74,10 +95,13 @@ class LocalScheduler:
         for job in sorted(jobs, key=lambda job: -job.number):  # the last first, so that none begins meanwhile
             local.cancel(job)
 
-    def marked(self, run: RunDir) -> dict[str, bool]:
+    def exclude(self, jobs: Sequence[JobDir], nodes: Sequence[str]) -> None:
+        """Nothing: this machine is one node."""
+
+    def queue(self, run: RunDir) -> Queue:
         # A local job is its record, and counts as held, since no keeper may know of it.
-        waiting = (job for job in run.jobs() if job.submitted and not job.started and not job.ended)
-        return {job.slurm_id: True for job in waiting if job.slurm_id}
+        waiting = [job for job in run.jobs() if job.submitted and not job.started and not job.ended]
+        return Queue({job.slurm_id: True for job in waiting if job.slurm_id}, len(waiting))
 
 
 def scheduler(cluster: Cluster) -> Scheduler:

@@ -118,6 +118,12 @@ def available() -> bool:
     return shutil.which("sbatch") is not None
 
 
+def exclude(ids: Sequence[str], nodes: Sequence[str]) -> None:
+    """Keep jobs that wait away from these nodes, and no others. Raises UserError with scontrol's words."""
+    if ids:
+        _call("scontrol", "update", f"JobId={','.join(ids)}", f"ExcNodeList={','.join(nodes)}")
+
+
 def release(ids: Sequence[str]) -> None:
     """Let held jobs go, in one call. Raises UserError with scontrol's words."""
     if ids:
@@ -130,10 +136,11 @@ def cancel(ids: Sequence[str]) -> None:
         _call("scancel", *ids, tolerate="Invalid job id specified")
 
 
-def query(ids: Sequence[str], *, accounting: bool = True) -> dict[str, JobState] | None:
+def query(ids: Sequence[str], account: Sequence[str] | None = None) -> dict[str, JobState] | None:
     """What Slurm says of these jobs: one squeue and at most one sacct. None if Slurm did not answer.
 
-    A job that neither knows is not in the result. Text, not --json: squeue 22.05 ignores its filters then, and
+    `account`: those of them that accounting is asked for if the queue does not know them; all when not given. A
+    job that neither knows is not in the result. Text, not --json: squeue 22.05 ignores its filters then, and
     later versions rename its fields.
     """
     if not ids:
@@ -151,8 +158,8 @@ def query(ids: Sequence[str], *, accounting: bool = True) -> dict[str, JobState]
             known = reason.partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:gpu001"
             words = PENDING_REASONS.get(known, reason if reason != "None" else "")
             states[number] = JobState(state, words if state == "PENDING" else "", node)
-    missing = sorted(wanted - set(states))
-    if missing and accounting:
+    missing = sorted((wanted if account is None else set(account)) - set(states))
+    if missing:
         states.update(_account(missing))
     return states
 
@@ -171,14 +178,15 @@ def _account(ids: Sequence[str]) -> dict[str, JobState]:
     return states
 
 
-def marked(run: str) -> dict[str, bool]:
-    """Ids of the jobs in the queue that carry this run's mark, and whether each is held by us.
+def marked(run: str) -> tuple[dict[str, bool], int]:
+    """Ids of the jobs in the queue that carry this run's mark, and whether each is held by us; all jobs of the user.
 
     Raises UserError if Slurm is away.
     """
     output = _call("squeue", "--me", "--noheader", "--format=%A|%Q|%r|%k")
-    fields = (line.split("|", 3) for line in output.splitlines())
-    return {each[0]: _held(each[1], each[2]) for each in fields if each[3].startswith(f"hpcft:{run}:")}
+    fields = [line.split("|", 3) for line in output.splitlines()]
+    mine = {each[0]: _held(each[1], each[2]) for each in fields if each[3].startswith(f"hpcft:{run}:")}
+    return mine, len(fields)
 
 
 def _held(priority: str, reason: str) -> bool:

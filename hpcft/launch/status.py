@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpcft.ending import MAY_RETURN
 from hpcft.launch import chain, local, slurm
 from hpcft.rundir import JobDir, RunDir
 
@@ -89,14 +90,29 @@ class Answer:
 def ask(runs: Sequence[RunDir]) -> Answer:
     """The schedulers' answer on all open jobs of these runs: at most one squeue and one sacct call."""
     kinds = {run.path: chain.run_cluster(run).kind for run in runs}
-    open_jobs = [job for run in runs for job in run.jobs() if job.submitted and not job.ended]
+    jobs = [job for run in runs for job in _last_attempts(run) if job.submitted]
+    open_jobs = [job for job in jobs if not job.ended]
+    # Slurm may start a job again that was told to end: what has an ending then waits, or runs, once more.
+    over = {run.path for run in runs if run.finished}
+    requeued = [job for job in jobs if job.path.parent.parent not in over and _may_return(job)]
     on_slurm = [job for job in open_jobs if kinds[job.path.parent.parent] == "slurm"]
     here = [job for job in open_jobs if kinds[job.path.parent.parent] == "local"]
     states = {path: slurm.JobState(state) for path, state in local.states(here).items()}
-    answer = slurm.query(sorted({job.slurm_id for job in on_slurm if job.slurm_id}))
+    ids = sorted({job.slurm_id for job in (*on_slurm, *requeued) if job.slurm_id})
+    answer = slurm.query(ids, account=sorted({job.slurm_id for job in on_slurm if job.slurm_id}))
     if answer is not None:
-        states |= {job.path: answer[job.slurm_id] for job in on_slurm if job.slurm_id in answer}
+        states |= {job.path: answer[job.slurm_id] for job in (*on_slurm, *requeued) if job.slurm_id in answer}
     return Answer(states, answer is None)
+
+
+def _last_attempts(run: RunDir) -> list[JobDir]:
+    """Every job of a run, in the attempt that Slurm speaks of."""
+    return list({job.number: job for job in run.jobs()}.values())
+
+
+def _may_return(job: JobDir) -> bool:
+    ended = job.ended
+    return bool(ended and ended["ending"] in MAY_RETURN and (job.slurm_id or "").isdigit())
 
 
 def read_status(runs: Sequence[RunDir], answer: Answer | None = None) -> list[RunStatus]:

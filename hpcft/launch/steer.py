@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from hpcft.ending import close_gone, close_waiting
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain
 from hpcft.launch.scheduler import scheduler
@@ -43,12 +44,10 @@ def resume(run: RunDir) -> list[JobDir]:
 
 def close_broken(run: RunDir) -> None:
     """Write the ending of jobs that are gone without one. Call it when the scheduler says that none is alive."""
+    newest = max(run.saved_steps(), default=None)
     for job in run.jobs():
         if job.submitted and job.started and not job.ended:
-            beat = job.heartbeat or {}
-            facts = {key: beat[key] for key in ("first_step", "last_step", "loss", "seconds") if key in beat}
-            ended: dict[str, object] = {"ending": "killed", "time": beat.get("time", job.started["time"])}
-            write_json(job.path / "ended.json", {**facts, **ended, "found_by": "hpcft resume"})
+            close_gone(job, newest, "hpcft resume")
 
 
 def stop(run: RunDir) -> bool:
@@ -73,11 +72,10 @@ def cancel(run: RunDir) -> list[JobDir]:
         return jobs
     open_jobs = [job for job in run.jobs() if job.submitted and not job.ended]
     # One call for all, those without record too: were one left out, the end of another would start it.
-    marked = queue.marked(run)
+    marked = queue.queue(run).held
     # The file makes a job that begins meanwhile leave at once: on this machine the keeper starts the next one.
     write_whole(run.stop_file, chain.CANCELLED)
     queue.cancel(open_jobs, list(marked))
     for job in open_jobs:
-        if job.started is None and job.ended is None:
-            write_json(job.path / "ended.json", {"ending": "cancelled", "time": time.time()})
+        close_waiting(job)
     return open_jobs

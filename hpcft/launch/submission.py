@@ -62,11 +62,20 @@ def job_walltime(recipe: Recipe, cluster: Cluster) -> int:
 
 
 def make_submission(
-    run: RunDir, number: int, after: tuple[str, ...], recipe: Recipe, cluster: Cluster, env: Env
+    run: RunDir,
+    number: int,
+    after: tuple[str, ...],
+    recipe: Recipe,
+    cluster: Cluster,
+    env: Env,
+    excluded: tuple[str, ...] = (),
 ) -> Submission:
-    """The job of this number, as data."""
+    """The job of this number, as data; `excluded` are nodes that failed a job of this run alone."""
     setup = (*cluster.setup, *env.setup(), *code_setup(run.code))
-    options = tuple(sorted(slurm_options(recipe, cluster).items())) if cluster.kind == "slurm" else ()
+    asked = slurm_options(recipe, cluster) if cluster.kind == "slurm" else {}
+    if excluded and asked:
+        asked["exclude"] = ",".join([*filter(None, [asked.get("exclude")]), *excluded])
+    options = tuple(sorted(asked.items()))
     walltime = job_walltime(recipe, cluster)
     return Submission(run.path, number, after, env.python, setup, options, walltime)
 

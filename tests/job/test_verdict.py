@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hpcft.job.verdict import ENDINGS, NEUTRAL, Halt, crash_loop, end_of_killed, explain_log, halt
+from hpcft.ending import NEUTRAL
+from hpcft.job.verdict import Halt, crash_loop, explain_log, halt
 from hpcft.rundir import RunDir, write_json
 
 
@@ -111,34 +112,6 @@ def test_a_halt_is_recorded_for_all_later_jobs_to_read(run: RunDir) -> None:
     }
 
 
-# --- the ending of a job that could not write its own ---
-
-
-def test_a_killed_job_keeps_what_its_heartbeat_said_and_counts_as_progress_only_if_it_saved(run: RunDir) -> None:
-    job = run.job(1)
-    job.path.mkdir(parents=True)
-    write_json(job.path / "started.json", {"time": 100.0, "saved_step": 20})
-    write_json(job.path / "heartbeat.json", {"time": 160.0, "last_step": 33, "loss": 2.5, "phase": "train"})
-    ended = end_of_killed(run, job, newest=30)
-    assert ended == {
-        "last_step": 33,
-        "loss": 2.5,
-        "ending": "killed",
-        "time": 160.0,
-        "found_by": "the next job",
-        "progress": True,
-        "reason": "all its processes were killed",
-        "fix": "See `hpcft logs`.",
-    }
-    assert end_of_killed(run, job, newest=20)["progress"] is False
-    assert end_of_killed(run, job, newest=None)["progress"] is False
-
-
-def test_a_job_that_never_came_to_its_first_line_made_no_progress(run: RunDir) -> None:
-    ended = end_of_killed(run, run.job(1), newest=30)
-    assert (ended["ending"], ended["progress"], ended["reason"]) == ("killed", False, "it never came to its first line")
-
-
 # --- what a log says ---
 
 
@@ -193,7 +166,3 @@ def test_a_worker_killed_from_outside_is_told_as_such_unless_the_log_knows_bette
     assert explain_log(log, -9).reason == "a worker was killed from outside, as the kernel does when memory is short"
     log.write_text("CUDA out of memory\n")
     assert explain_log(log, -9).reason == "the GPU ran out of memory"
-
-
-def test_every_ending_has_its_words() -> None:
-    assert set(NEUTRAL) < set(ENDINGS)

@@ -179,7 +179,7 @@ MARKED = """\
 def test_marked_jobs_are_those_of_just_this_run_with_whether_we_hold_each(desk: Desk) -> None:
     desk.write("squeue.txt", MARKED)
     desk.program("squeue", f'echo "$@" > {desk.folder}/calls; /bin/cat {desk.folder}/squeue.txt')
-    assert slurm.marked("/runs/demo") == {"1": False, "4": True, "5": True, "6": False, "8": False}
+    assert slurm.marked("/runs/demo") == ({"1": False, "4": True, "5": True, "6": False, "8": False}, 8)
     assert (desk.folder / "calls").read_text() == "--me --noheader --format=%A|%Q|%r|%k\n"
 
 
