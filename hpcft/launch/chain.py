@@ -170,7 +170,8 @@ def discard(run: RunDir) -> None:
     if any(job.started for job in jobs):
         write_json(run.path / "queued.json", {"time": time.time()})
         return  # it had been released after all: it is a run
-    queue.cancel(jobs, list(queue.queue(run).held))
+    if run.jobs():  # a job has its folder before it is sent: without one there is none to ask for
+        queue.cancel(jobs, list(queue.queue(run).held))
     shutil.rmtree(run.path)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import sysconfig
 import time
-import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +16,13 @@ from hpcft.curves.stitch import stitch
 from hpcft.curves.view import View
 from hpcft.rundir import JobDir, RunDir
 from tests.slurm.lab import Lab
+from tests.slurm.pace import slow_env
 from tests.slurm.runs import Site, is_training, kill_job, leaves_nothing, make_site, processes_of
 
 PROCESSES = (1, 2, 4)
 STEPS = 340
 SAVE_EVERY = 40
 PATIENCE = 480.0
-PACE = """\
-# Jobs of the chain take a third of a second a step, on a slow machine and on a fast one: so 340 steps outlast
-# the two minutes of one job, and the machine has time for three chains and their references side by side.
-import importlib.abc, sys, time
-
-class Pace(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name == "hpcft.train.loop":
-            sys.meta_path.remove(self)
-            from torch.optim import AdamW
-            step = AdamW.step
-            AdamW.step = lambda self, *args: time.sleep(0.35) or step(self, *args)
-
-sys.meta_path.insert(0, Pace())
-"""
 
 
 @dataclass(frozen=True)
@@ -52,16 +35,6 @@ class Pair:
     """The job whose processes all got SIGKILL."""
     victims: int
     uncut: RunDir
-
-
-def slow_env(folder: Path) -> Path:
-    """An environment with the packages of this one, in which a step takes its time."""
-    venv.create(folder, symlinks=True)
-    packages = folder / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (packages / "base.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")
-    (packages / "pace.py").write_text(PACE)
-    (packages / "pace.pth").write_text("import pace\n")
-    return folder
 
 
 def recipe(processes: int) -> dict[str, object]:
