@@ -14,6 +14,7 @@ SECTIONS = {
     "Train": "train",
     "Evaluate": "evaluate",
     "Resources": "resources",
+    "Notify": "notify",
 }
 HEAD = """\
 # The recipe

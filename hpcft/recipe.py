@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,15 @@ from pydantic import Field, ValidationError
 
 from hpcft.errors import Fault, UserError
 from hpcft.schema import (
+    Command,
     Count,
     Loader,
+    Mail,
     Memory,
     Name,
     Section,
     Walltime,
+    Webhook,
     expand,
     explain,
     explain_syntax,
@@ -136,6 +140,19 @@ class Resources(Section):
     """Jobs kept waiting behind the running one: with two, a node that fails a job at once does not end the chain."""
 
 
+class Notify(Section):
+    """Who is told when the run has finished, a job of it has failed, or the chain has halted; never of a mere cut.
+    [notices.md](notices.md) has what is sent."""
+
+    mail: Mail | None = None
+    """Address that Slurm writes to, when the job ends in which it happened."""
+    command: Command | None = None
+    """A program with arguments, `./tell.sh --loud`, run on the job's first node without a shell; the variables
+    HPCFT_RUN, HPCFT_EVENT, HPCFT_REASON, HPCFT_DIR and more tell it what happened."""
+    webhook: Webhook | None = None
+    """Web address that gets a JSON POST, as Slack and Mattermost take it."""
+
+
 class Recipe(Section):
     """One run as the user wrote it, with defaults filled in."""
 
@@ -152,6 +169,7 @@ class Recipe(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
+    notify: Notify = Notify()
 
     @property
     def processes(self) -> int:
@@ -217,7 +235,7 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RecipeFile 
     for key, section in sections(Recipe).items():
         if section and key in values and values[key] is None:
             values[key] = {}  # all its lines are comments
-    faults = [fault for text in overrides for fault in _override(values, text)]
+    faults = [fault for text in overrides for fault in apply_override(values, text)]
     doubtful = {text.partition("=")[0].partition(".")[0].strip() for text in overrides if faults}
     file = RecipeFile(path, Recipe.model_construct(), lines, tuple(overrides))
     try:
@@ -249,7 +267,7 @@ def _without(values: Mapping[str, Any], locations: Sequence[tuple[int | str, ...
     return kept
 
 
-def _override(values: dict[str, Any], text: str) -> list[Fault]:
+def apply_override(values: dict[str, Any], text: str) -> list[Fault]:
     """Put one `section.key=value` into the values; the value is typed as YAML would type it."""
     key, equals, value = text.partition("=")
     key = key.strip()
@@ -295,7 +313,17 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
         for key in ("cluster", "env")
         if (text := getattr(recipe, key)) and is_path(text)
     }
-    return recipe.model_copy(update={"data": data, "model": model, **named})
+    notify = resolve_notify(recipe.notify, folder)
+    return recipe.model_copy(update={"data": data, "model": model, "notify": notify, **named})
+
+
+def resolve_notify(notify: Notify, folder: Path) -> Notify:
+    """The same with its program's path absolute; a mere name is looked for on PATH when the time comes."""
+    words = shlex.split(notify.command or "")
+    if not words or "/" not in words[0]:
+        return notify
+    program = str((folder / expand(words[0])).resolve())
+    return notify.model_copy(update={"command": shlex.join([program, *words[1:]])})
 
 
 def is_hub_id(text: str, folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from hpcft.errors import Fault, UserError, did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
+MAIL = re.compile(r"[A-Za-z0-9][\w.+-]*@[\w.-]+")
+WEBHOOK = re.compile(r"https?://[^\s/]\S*")
 GPU_REQUEST = re.compile(r"[a-z][a-z-]*=[^{}]*\{gpus\}[^{}]*")
 SHOWN = 60
 """Characters of a wrong value in a message."""
@@ -50,10 +53,23 @@ def _shaped(pattern: re.Pattern[str], kind: str) -> Callable[[str], str]:
     return check
 
 
+def _command(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if not words or "\0" in text:
+        raise PydanticCustomError("command", "no command")
+    return text
+
+
 Count = Annotated[int, Field(ge=1)]
 Walltime = Annotated[str, AfterValidator(_walltime)]
 Memory = Annotated[str, AfterValidator(_shaped(MEMORY, "memory"))]
 GpuRequest = Annotated[str, AfterValidator(_shaped(GPU_REQUEST, "gpu_request"))]
+Mail = Annotated[str, AfterValidator(_shaped(MAIL, "mail"))]
+Webhook = Annotated[str, AfterValidator(_shaped(WEBHOOK, "webhook"))]
+Command = Annotated[str, AfterValidator(_command)]
 Name = Annotated[str, AfterValidator(_shaped(NAME, "name"))]
 
 COMPLAINTS = {
@@ -71,6 +87,9 @@ COMPLAINTS = {
     "less_than": ("is too large.", "It must be less than {lt:g}."),
     "walltime": ("is no walltime.", 'Write hours:minutes:seconds, as "2:00:00".'),
     "memory": ("is no amount of memory.", 'Write it as Slurm does, "60G".'),
+    "mail": ("is no mail address.", 'Write one, as "name@site.org".'),
+    "webhook": ("is no web address.", 'Write it whole, "https://...".'),
+    "command": ("is no command.", "Write a program and its arguments; close every quote."),
     "gpu_request": ("is no sbatch option with {{gpus}} in it.", "Write it as `gres=gpu:V100:{{gpus}}`."),
     "name": (
         "is no name.",

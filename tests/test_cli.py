@@ -62,7 +62,21 @@ def test_the_help_lists_every_verb_with_one_whole_line(desk: Desk) -> None:
     lines = said.out.removeprefix(HELP).splitlines()
     verbs = list(get_command(cli.app).commands)  # type: ignore[attr-defined]
     assert [line.split()[0] for line in lines] == verbs
-    assert {"submit", "status", "resume", "stop", "cancel", "logs", "plot", "tensorboard", "debug"} <= set(verbs)
+    expected = {
+        "submit",
+        "status",
+        "resume",
+        "extend",
+        "stop",
+        "cancel",
+        "rm",
+        "logs",
+        "show",
+        "plot",
+        "tensorboard",
+        "debug",
+    }
+    assert expected <= set(verbs)
     for line in lines:
         assert line.endswith("."), line
         assert not line.endswith("..."), line
@@ -133,7 +147,8 @@ def test_the_folder_of_runs_is_the_one_given_else_the_variables_else_the_cluster
 
 @pytest.mark.parametrize(
     "arguments",
-    [("resume", "x"), ("stop", "x"), ("cancel", "x"), ("logs", "x"), ("status", "x"), ("plot", "x", "-o", "x.png"),
+    [("resume", "x"), ("extend", "x", "5"), ("stop", "x"), ("cancel", "x"), ("rm", "x"), ("logs", "x"), ("show", "x"),
+     ("status", "x"), ("plot", "x", "-o", "x.png"),
      ("tensorboard", "x")],
 )  # fmt: skip
 def test_every_verb_refuses_a_run_that_is_not_there_and_a_prefix_of_two(desk: Desk, arguments: tuple[str, ...]) -> None:

@@ -43,3 +43,11 @@ def test_the_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(block[1])
     recipe = read_recipe(tmp_path / "recipe.yaml").recipe
     assert walltime_seconds(recipe.resources.walltime or "") == 7200
+
+
+def test_the_page_on_changes_names_every_key_that_may_change() -> None:
+    from hpcft.launch.changes import ALLOWED
+
+    page = (ROOT / "docs" / "changing-a-run.md").read_text()
+    for key in ALLOWED:
+        assert f"`{key}`" in page or f"`{key}.*`" in page, key

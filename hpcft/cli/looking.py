@@ -60,6 +60,25 @@ def logs(
 
 
 @app.command()
+def show(
+    name: RunName,
+    runs: Runs = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Only the uncommitted changes around its recipe.")] = False,
+) -> None:
+    """Show where a run came from and what was changed in it."""
+    import json
+
+    from hpcft.launch.show_run import papers, print_papers
+
+    run = choose_one(runs, name)
+    if as_json:
+        print(json.dumps(papers(run), indent=1))
+    else:
+        print_papers(run, diff=diff)
+
+
+@app.command()
 def plot(
     name: RunName,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .png or .svg file.")],

@@ -8,6 +8,7 @@ import typer
 
 from hpcft.cli.app import ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one, runs_folder
 from hpcft.cli.looking import draw
+from hpcft.errors import Fault, UserError
 
 if TYPE_CHECKING:
     from hpcft.rundir import RunDir
@@ -68,17 +69,35 @@ def wait_for(run: RunDir) -> None:
 @app.command()
 def resume(
     name: RunName,
+    overrides: Overrides = [],  # noqa: B006 - typer reads the default
     runs: Runs = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")] = False,
 ) -> None:
-    """Go on with a run that is over and not finished. It begins at its newest sound checkpoint."""
+    """Go on with a run that is not finished. It begins at its newest sound checkpoint."""
     from hpcft.launch import show, steer
 
     run = choose_one(runs, name)
-    steer.resume(run)
+    done = steer.resume(run, overrides)
+    for line in (*done.changed, *done.notes):
+        print(f"{run.name}: {line}")
     show.print_submitted(run)
     if wait:
         wait_for(run)
+
+
+@app.command()
+def extend(
+    name: RunName,
+    jobs: Annotated[int, typer.Argument(metavar="N", min=1, help="How many jobs more.")],
+    runs: Runs = None,
+) -> None:
+    """Grant a run more jobs than its recipe does."""
+    from hpcft.launch import steer
+
+    run = choose_one(runs, name)
+    most, goes_on = steer.extend(run, jobs)
+    then = "" if goes_on else f" `hpcft resume {run.name}` goes on."
+    print(f"{run.name} may have {most} jobs from its last resume on, {jobs} more than before.{then}")
 
 
 @app.command()
@@ -102,3 +121,30 @@ def cancel(name: RunName, runs: Runs = None) -> None:
     ids = ", ".join(job.slurm_id or "?" for job in ended) or "none was left"
     then = f" `hpcft resume {run.name}` goes on." if run.path.exists() and not run.finished else ""
     print(f"{run.name}: cancelled jobs: {ids}.{then}")
+
+
+@app.command()
+def rm(
+    name: RunName,
+    runs: Runs = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a run for good, its checkpoints and its model too."""
+    import sys
+
+    from hpcft.launch.remove import removable, remove
+    from hpcft.launch.sizes import sizes
+    from hpcft.launch.words import amount, count
+
+    run = choose_one(runs, name)
+    removable(run)
+    what = f"{run.path}: {count(len(run.saved_steps()), 'checkpoint')}"
+    what += ", the final model" if run.final_model.exists() else ", no final model"
+    what += f", {amount(sum(sizes(run).values()))}"
+    if not yes and not sys.stdin.isatty():
+        raise UserError(Fault(run.name, "is not removed where nobody can be asked.", "Say --yes."))
+    if not yes and not typer.confirm(f"{what}. Remove it for good?"):
+        print(f"{run.name} stays.")
+        raise typer.Exit(1)
+    remove(run)
+    print(f"removed {what}")

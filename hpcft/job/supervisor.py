@@ -17,7 +17,7 @@ from typing import Any
 
 from hpcft.ending import close_gone, write_ending
 from hpcft.errors import UserError
-from hpcft.job import verdict
+from hpcft.job import notice, verdict
 from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
@@ -61,7 +61,9 @@ def run_job(run_path: str, number: int) -> str:
         write_ending(job, "locked")
         return "locked"
     try:
-        return Supervisor(run, job, signals).run()
+        ending = Supervisor(run, job, signals).run()
+        notice.tell(run, job)
+        return ending
     finally:
         lock.drop()
 
@@ -289,6 +291,7 @@ class Supervisor:
         return any(path.stat().st_mtime > self.started for path in self.run_dir.evaluation.glob("*.json"))
 
     def _cancel_rest(self) -> None:
+        notice.tell(self.run_dir, self.job)  # first: should we be killed in it, the next job is still there to do it
         try:
             chain.cancel_queued(self.run_dir, behind=self.job.number)
         except UserError as error:

@@ -21,7 +21,7 @@ REASONS: Sequence[tuple[str, str, str]] = (
     (
         r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError",
         "the GPU ran out of memory",
-        "Submit again with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
+        "`hpcft resume RUN --set train.micro_batch_size=N` goes on with a smaller one.",
     ),
     (
         r"No space left on device|Disk quota exceeded|Errno 28|Errno 122",
@@ -41,12 +41,12 @@ REASONS: Sequence[tuple[str, str, str]] = (
     (
         r"MemoryError|DefaultCPUAllocator: can't allocate",
         "the job ran out of host memory",
-        "Submit again with a larger --set resources.memory=NG.",
+        "`hpcft resume RUN --set resources.memory=NG` goes on with more.",
     ),
     (
         r"non-finite loss",
         "the loss became infinite or no number",
-        "Look at the rows it names; submit again with a smaller --set train.learning_rate=X.",
+        "Look at the rows it names; `hpcft resume RUN --set train.learning_rate=X` goes on with a smaller one.",
     ),
 )
 
@@ -72,7 +72,7 @@ def explain_log(log: Path, code: int | None = None) -> Halt:
     if code == -9:
         return Halt(
             "a worker was killed from outside, as the kernel does when memory is short",
-            "Submit again with a larger --set resources.memory=NG, if it was that.",
+            "`hpcft resume RUN --set resources.memory=NG` goes on with more, if it was that.",
         )
     lines = [line for line in text.splitlines() if line.strip()]
     return Halt(lines[-1].strip() if lines else "it left no word in its log", "See `hpcft logs`.")
@@ -111,15 +111,16 @@ def crash_loop(run: RunDir) -> Halt | None:
         if len(crashes) == CRASHES:
             newest = crashes[0]
             reason = newest.get("reason", "the walltime is too short for one step and a save").rstrip(".")
-            fix = newest.get("fix", "Submit again with a longer --set resources.walltime=H:MM:SS.")
+            fix = newest.get("fix", "`hpcft resume RUN --set resources.walltime=H:MM:SS` goes on with a longer one.")
             return Halt(f"{CRASHES} jobs in a row ended without a step that was kept: {reason}.", fix)
         if kills == KILLS:
             reason = f"{KILLS} jobs in a row were killed before they could save a step."
-            return Halt(reason, "Submit again with a smaller --set train.save_every=N, or a longer walltime.")
+            return Halt(reason, "`hpcft resume RUN --set train.save_every=N` goes on with a smaller one.")
     return None
 
 
 def halt(run: RunDir, job: JobDir, verdict: Halt) -> None:
     """Let no further job of this run do anything until the user resumes it."""
-    record = {"reason": verdict.reason, "fix": verdict.fix, "job": job.number, "time": time.time()}
+    fix = verdict.fix.replace("hpcft resume RUN", f"hpcft resume {run.name}")
+    record = {"reason": verdict.reason, "fix": fix, "job": job.number, "time": time.time()}
     write_json(run.path / "halted.json", record)

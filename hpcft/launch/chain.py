@@ -235,10 +235,10 @@ def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, R
     write_json(folder / "submission.json", {**given, "time": time.time()}, durable=False)
     with ThreadPoolExecutor() as pool:
         sync = pool.submit(make_durable, folder / "submission.json")
+        described = pool.submit(provenance.describe, plan.file.path, recipe, plan.file.overrides)
         source = Path(hpcft.__file__).parent
         shutil.copytree(source, run.code / "hpcft", ignore=shutil.ignore_patterns("__pycache__"))
-        facts = {"overrides": list(plan.file.overrides), **provenance.git_state(plan.file.path)}
-        write_json(folder / "provenance.json", facts, durable=False)
+        write_json(folder / "provenance.json", described.result(), durable=False)
         sync.result()
     for number in range(1, FREE_NAMES):
         name = recipe.name if number == 1 else f"{recipe.name}-{number}"

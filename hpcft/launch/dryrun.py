@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcft.launch import slurm
 from hpcft.launch.plan import Plan
-from hpcft.launch.show import count, duration
+from hpcft.launch.words import count, duration
 from hpcft.rundir import RunDir
 
 

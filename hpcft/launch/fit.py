@@ -16,6 +16,9 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     recipe, resources = file.recipe, file.recipe.resources
     if cluster.kind == "slurm" and not slurm.available():
         yield Fault(f"cluster {cluster.name}", "sbatch is not on PATH.", "Submit on a login node there.")
+    if recipe.notify.mail and cluster.kind == "local":
+        fix = "Use notify.command or notify.webhook."
+        yield Fault(file.where("notify.mail"), "notify.mail is sent by Slurm, and this machine has none.", fix)
     where = file.where("resources.gpus")
     most = local.visible_gpus() if cluster.kind == "local" else cluster.gpus_per_node
     if most is not None and resources.gpus > most:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,14 +24,21 @@ FORMATS = tuple(HELP)
 
 def recipe_faults(file: RecipeFile) -> Iterator[Fault]:
     """What is wrong with the recipe and the files it names, as far as it can be known without torch."""
+    yield from value_faults(file)
+    if not file.doubtful & {"data", "task"}:
+        yield from data_faults(file)
+
+
+def value_faults(file: RecipeFile) -> Iterator[Fault]:
+    """What is wrong with the values among themselves, with the model, and with whom to tell: all but the rows."""
     if not file.doubtful & {"train", "resources"}:
         yield from _train_faults(file)
     if not file.doubtful & {"evaluate", "data", "task"}:
         yield from _evaluate_faults(file)
     if "model" not in file.doubtful:
         yield from _model_faults(file)
-    if not file.doubtful & {"data", "task"}:
-        yield from _data_faults(file)
+    if "notify" not in file.doubtful:
+        yield from _notify_faults(file)
 
 
 def _train_faults(file: RecipeFile) -> Iterator[Fault]:
@@ -79,7 +87,14 @@ def _model_faults(file: RecipeFile) -> Iterator[Fault]:
         yield Fault(where, f"{path} is no model folder: it has no config.json.", fix)
 
 
-def _data_faults(file: RecipeFile) -> Iterator[Fault]:
+def _notify_faults(file: RecipeFile) -> Iterator[Fault]:
+    words = shlex.split(file.recipe.notify.command or "")
+    if words and "/" in words[0] and not os.access(words[0], os.X_OK):  # a name is looked for on the job's own PATH
+        yield Fault(file.where("notify.command"), f"{words[0]} is no program that can be run.", "Make it executable.")
+
+
+def data_faults(file: RecipeFile) -> Iterator[Fault]:
+    """What is wrong with the files of rows, and with the template."""
     data, template = file.recipe.data, None
     if file.recipe.task == "instruct":
         where = file.where("data.template")

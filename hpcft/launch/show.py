@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hpcft.launch.chain import run_cluster
 from hpcft.launch.status import JobStatus, RunStatus, ask, read_status
+from hpcft.launch.words import duration
 from hpcft.rundir import RunDir, read_json
 
 PIPED_WIDTH = 160
@@ -32,24 +33,8 @@ ASK_INTERVAL = {"slurm": 30.0, "local": 0.0}
 """Seconds between two questions to the scheduler while one waits; files are read in between."""
 
 
-def duration(seconds: float | None) -> str:
-    """`1:02:03`, or a dash for None."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def _number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def count(number: int, word: str) -> str:
-    """`1 job`, `2 jobs`."""
-    if number == 1:
-        return f"1 {word}"
-    return f"{number} {word}{'es' if word.endswith(('s', 'h')) else 's'}"
 
 
 def _note(text: str) -> str:

@@ -124,6 +124,11 @@ def exclude(ids: Sequence[str], nodes: Sequence[str]) -> None:
         _call("scontrol", "update", f"JobId={','.join(ids)}", f"ExcNodeList={','.join(nodes)}")
 
 
+def mail_at_end(job_id: str, address: str, name: str) -> None:
+    """Have Slurm write a mail when this job ends, with this name in its subject. Raises UserError."""
+    _call("scontrol", "update", f"JobId={job_id}", f"JobName={name}", f"MailUser={address}", "MailType=END,FAIL")
+
+
 def release(ids: Sequence[str]) -> None:
     """Let held jobs go, in one call. Raises UserError with scontrol's words."""
     if ids:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hpcft.ending import close_gone, close_waiting
 from hpcft.errors import Fault, UserError
-from hpcft.launch import chain
+from hpcft.launch import chain, changes
+from hpcft.launch.drift import drift, tokenised
+from hpcft.launch.fit import fit
+from hpcft.launch.inputs import data_faults, value_faults
+from hpcft.launch.provenance import data_files
 from hpcft.launch.scheduler import scheduler
 from hpcft.launch.status import LIVE, read_status
 from hpcft.rundir import JobDir, RunDir, write_json, write_whole
 
 
-def resume(run: RunDir) -> list[JobDir]:
+@dataclass(frozen=True)
+class Resumed:
+    """What a resume did."""
+
+    waiting: list[JobDir]
+    changed: list[str]
+    """What is otherwise than before, in words."""
+    notes: list[str]
+    """What has changed outside the run and does not matter to it."""
+
+
+def resume(run: RunDir, overrides: Sequence[str] = ()) -> Resumed:
     """Queue jobs behind the last one of a run that is over but not finished; also settles a half-done submit.
 
-    Raises UserError for a finished run, and for one that runs or waits: a second chain would only stand in its way.
+    Raises UserError for a finished run, for one that runs or waits (a second chain would only stand in its way), and
+    with every reason why it cannot go on so.
     """
     status = read_status([run])[0]
     half = status.state == "half-submitted"
@@ -23,15 +42,22 @@ def resume(run: RunDir) -> list[JobDir]:
         raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Submit a new run."))
     if status.state in ("running", "queued"):
         fix = f"`hpcft status {run.name}` shows its jobs."
+        if overrides:
+            fix = f"`hpcft stop {run.name}` pauses it after a save; then it can be changed."
         raise UserError(Fault(run.name, f"is {status.state} already.", fix))
     if status.state == "unknown":
         raise UserError(Fault(run.name, "Slurm does not say whether it still runs.", "Try again later."))
     if not half and any(job.state in LIVE for job in status.jobs):
         raise UserError(Fault(run.name, "has a job that is still ending.", "Try again in a minute."))
+    if half and overrides:
+        fix = f"`hpcft resume {run.name}` completes it as it is, `hpcft cancel {run.name}` undoes it."
+        raise UserError(Fault(run.name, "is half submitted, and cannot change meanwhile.", fix))
     with chain.submitting(run) as mine:
         if not mine:
             raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
+        change, notes = _checked(run, overrides)
         close_broken(run)
+        changes.record(run, change, "resume")
         # Before any job is queued: the first one looks here to see which crashes are forgiven.
         last = max((job.number for job in run.jobs() if job.started), default=0)
         if not half:
@@ -39,7 +65,50 @@ def resume(run: RunDir) -> list[JobDir]:
             write_json(run.path / "resume.json", {"after": last, "submitted": submitted, "time": time.time()})
         run.stop_file.unlink(missing_ok=True)
         (run.path / "halted.json").unlink(missing_ok=True)
-        return chain.fill(run)
+        return Resumed(chain.fill(run), change.words(), notes)
+
+
+def _checked(run: RunDir, overrides: Sequence[str]) -> tuple[changes.Change, list[str]]:
+    """What changes, and what has changed outside, once all is well. Raises UserError with all faults at once."""
+    file, change, faults = changes.standing(run, overrides)
+    faults += value_faults(file)
+    if not all(tokenised(run, key) for key in data_files(file.recipe) if key != "test"):
+        faults += data_faults(file)
+    cluster = chain.run_cluster(run)
+    faults += fit(file, cluster)
+    python = chain.run_env(run).python
+    if not os.access(python, os.X_OK):
+        faults.append(Fault(run.name, f"{python}, the python of its env, cannot be run.", "Put that env back."))
+    more, notes = drift(run, file)
+    if faults := [*faults, *more]:
+        raise UserError(list(dict.fromkeys(faults)))
+    return change, notes
+
+
+def extend(run: RunDir, jobs: int) -> tuple[int, bool]:
+    """(jobs that the chain may have now, whether it goes on by itself), after so many more have been granted.
+
+    A chain that has used up its jobs goes on at once. Raises UserError for a finished run.
+    """
+    status = read_status([run])[0]
+    if run.finished:
+        raise UserError(Fault(run.name, "is finished.", "It needs no more jobs."))
+    if status.state == "half-submitted":
+        raise UserError(Fault(run.name, "is half submitted.", f"`hpcft resume {run.name}` completes it first."))
+    with chain.submitting(run) as mine:
+        if not mine:
+            raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
+        most = run.recipe.resources.jobs + jobs
+        _, change, faults = changes.standing(run, [f"resources.jobs={most}"])
+        if faults:
+            raise UserError(faults)
+        changes.record(run, change, "extend")
+        if status.state == "broken off":
+            close_broken(run)
+        goes_on = status.state in ("running", "queued", "broken off")
+        if goes_on:
+            chain.fill(run)
+    return most, goes_on
 
 
 def close_broken(run: RunDir) -> None:

@@ -216,7 +216,7 @@ def resume(training: Training) -> None:
             fix = "Put it back as it was, or submit a new run."
             raise UserError(Fault(str(run.path), f"cannot go on exactly: {'; '.join(changes)}.", fix))
         checkpoint.load_into(found, training.model, training.optimizer.optimizer)
-        if training.accelerator.scaler is not None:
+        if training.accelerator.scaler is not None and found.state["scaler"]:  # none before a change to fp16
             training.accelerator.scaler.load_state_dict(found.state["scaler"])
         training.position = Position(**found.state["position"])
     if control.rank == 0:
@@ -235,8 +235,12 @@ def resume(training: Training) -> None:
         print(f"hpcft: {words} of {training.total_steps}, {exactness} {'; '.join(changes)}".strip(), flush=True)
 
 
-REFUSED_CHANGES = ("data", "seed", "batch_size", "micro_batch_size", "total_steps", "task")
+REFUSED_CHANGES = ("data", "seed", "batch_size", "total_steps", "task")
 """What must not change between jobs: rows would be skipped or repeated, or the curve would mean another thing."""
+
+
+LEARNING = ("learning_rate", "warmup_steps", "weight_decay", "beta1", "beta2", "epsilon", "clip_norm")
+"""What the user may change on purpose; the log says from which step on it is so."""
 
 
 def fingerprint(training: Training) -> dict[str, Any]:
@@ -253,6 +257,7 @@ def fingerprint(training: Training) -> dict[str, Any]:
         "processes": training.control.ranks,
         "threads": torch.get_num_threads(),
         "precision": train.precision,
+        **{key: getattr(train, key) for key in LEARNING},
         "torch": torch.__version__,
         "cuda": torch.version.cuda if cuda else None,
         "transformers": transformers.__version__,

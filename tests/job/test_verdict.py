@@ -45,7 +45,7 @@ def test_two_walltimes_without_a_saved_step_say_that_the_walltime_is_too_short(r
     end(run, "walltime", "walltime")
     assert crash_loop(run) == Halt(
         "2 jobs in a row ended without a step that was kept: the walltime is too short for one step and a save.",
-        "Submit again with a longer --set resources.walltime=H:MM:SS.",
+        "`hpcft resume RUN --set resources.walltime=H:MM:SS` goes on with a longer one.",
     )
 
 
@@ -55,7 +55,7 @@ def test_kills_are_chance_and_five_in_a_row_are_no_more(run: RunDir) -> None:
     end(run, "killed")
     assert crash_loop(run) == Halt(
         "5 jobs in a row were killed before they could save a step.",
-        "Submit again with a smaller --set train.save_every=N, or a longer walltime.",
+        "`hpcft resume RUN --set train.save_every=N` goes on with a smaller one.",
     )
 
 
@@ -121,7 +121,7 @@ def test_a_halt_is_recorded_for_all_later_jobs_to_read(run: RunDir) -> None:
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
             "the GPU ran out of memory",
-            "Submit again with a smaller --set train.micro_batch_size=N, or --set data.max_length=N.",
+            "`hpcft resume RUN --set train.micro_batch_size=N` goes on with a smaller one.",
         ),
         (
             "OSError: [Errno 28] No space left on device",
@@ -141,7 +141,7 @@ def test_a_halt_is_recorded_for_all_later_jobs_to_read(run: RunDir) -> None:
         (
             "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
             "the job ran out of host memory",
-            "Submit again with a larger --set resources.memory=NG.",
+            "`hpcft resume RUN --set resources.memory=NG` goes on with more.",
         ),
         ("ValueError: odd\n\n  ", "ValueError: odd", "See `hpcft logs`."),
         ("", "it left no word in its log", "See `hpcft logs`."),

@@ -1,0 +1,191 @@
+"""Changes: which keys of a run's recipe `--set` may still alter, what that does to the run, and the record of it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hpcft.errors import Fault, UserError
+from hpcft.launch.provenance import provenance
+from hpcft.recipe import Recipe, RecipeFile, apply_override, resolve_notify
+from hpcft.rundir import RunDir, read_json, write_json
+from hpcft.schema import explain, read_yaml
+
+NOTHING = ""
+SAMPLES = "the same rows in the same order from here on, though not to the last bit"
+LEARNT = "from here on the run learns otherwise than its recipe said at first"
+
+ALLOWED = {
+    "resources": NOTHING,
+    "resources.nodes": SAMPLES,
+    "resources.gpus": SAMPLES,
+    "resources.processes": SAMPLES,
+    "resources.cpus_per_process": SAMPLES,
+    "notify": NOTHING,
+    "data.workers": NOTHING,
+    "evaluate.every": NOTHING,
+    "evaluate.batch_size": NOTHING,
+    "train.log_every": NOTHING,
+    "train.save_every": NOTHING,
+    "train.keep_checkpoints": NOTHING,
+    "train.micro_batch_size": SAMPLES,
+    "train.precision": SAMPLES,
+    "train.learning_rate": LEARNT,
+    "train.warmup_steps": LEARNT,
+    "train.weight_decay": LEARNT,
+    "train.beta1": LEARNT,
+    "train.beta2": LEARNT,
+    "train.epsilon": LEARNT,
+    "train.clip_norm": LEARNT,
+}
+"""What may change, a key or a whole section, and what that does to the promise of an uncut run."""
+SETTLED = {
+    "name": "the run's directory and its jobs are called so.",
+    "cluster": "its jobs are recorded in the queue of that cluster.",
+    "env": "its jobs were recorded in that env.",
+    "task": "the rows have been tokenised for it.",
+    "model": "the checkpoints are of this model.",
+    "data": "the rows have been tokenised, and are read from the run.",
+    "evaluate.choices": "accuracy before and after would be answers to two questions.",
+    "train.steps": "the learning rate of every step so far was reckoned from it.",
+    "train.epochs": "the learning rate of every step so far was reckoned from it.",
+    "train.batch_size": "rows would be skipped or seen twice.",
+    "train.seed": "rows would be skipped or seen twice.",
+}
+"""What must stay, and why. A key that stands in neither table must stay too."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """New values for a run's recipe, checked."""
+
+    overrides: tuple[str, ...]
+    values: Mapping[str, Any]
+    """The whole recipe, as it is to be written."""
+    before: Mapping[str, Any]
+    """Old value by dotted key, of what is to change."""
+    after: Mapping[str, Any]
+
+    def words(self) -> list[str]:
+        """A line for each key: what it was, what it is, and what that does."""
+        return [line(key, self.before[key], value) for key, value in self.after.items()]
+
+
+def line(key: str, before: Any, after: Any) -> str:
+    """`train.learning_rate: 5e-05 -> 1e-05; from here on ...`."""
+    effect = _lookup(ALLOWED, key)
+    return f"{key}: {json.dumps(before)} -> {json.dumps(after)}{f'; {effect}' if effect else ''}"
+
+
+def standing(run: RunDir, overrides: Sequence[str] = ()) -> tuple[RecipeFile, Change, list[Fault]]:
+    """The run's recipe with these overrides, what they change, and what is wrong with them.
+
+    Raises UserError if they leave no recipe.
+    """
+    raw = json.loads((run.path / "recipe.json").read_bytes())
+    values = json.loads(json.dumps(raw))
+    lines: dict[str, int] = {}
+    given = run.path / "recipe.yaml"
+    if given.is_file():
+        lines = read_yaml(given, given.read_text(encoding="utf-8"))[1]
+    record = provenance(run)
+    known = tuple(record.get("overrides") or ())
+    file = RecipeFile(given, Recipe.model_construct(), lines, (*overrides, *known))
+    faults = [fault for text in overrides for fault in apply_override(values, text)]
+    old = Recipe.model_validate_json(json.dumps(raw))
+    try:
+        new = Recipe.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise UserError([*faults, *explain(error, file.where, Recipe)]) from None
+    # Nothing else is resolved again: a folder that has become a link since would look like another.
+    folder = Path(record.get("recipe") or given).parent
+    new = new.model_copy(update={"notify": resolve_notify(new.notify, folder)})
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    changed = [key for key in after if after[key] != before[key]]
+    own = _flat(raw)
+    for key in changed:
+        faults += _refusal(file.where(key), key, after[key], key in own, str(record.get("hpcft") or "an older one"))
+    # Only what has changed is written: the run's own hpcft, which reads it, may be of another version than this one.
+    for key in changed:
+        _put(raw, key, after[key])
+    change = Change(tuple(overrides), raw, {key: before[key] for key in changed}, {key: after[key] for key in changed})
+    return RecipeFile(given, new, lines, (*overrides, *known)), change, faults
+
+
+def _refusal(where: str, key: str, value: Any, known: bool, version: str) -> list[Fault]:
+    shown = f"{key} = {json.dumps(value)}"
+    if not known:
+        return [Fault(where, f"{shown}: the run's own hpcft, {version}, has no such key.", "Submit a new run.")]
+    if _lookup(ALLOWED, key) is not None or (key, value) == ("evaluate.choices", None):
+        return []
+    why = _lookup(SETTLED, key) or "it is settled when a run begins."
+    return [Fault(where, f"{shown} cannot change in a run: {why}", "Submit a new run.")]
+
+
+def _lookup(table: Mapping[str, str], key: str) -> str | None:
+    """What a table says of a dotted key, or of the section around it."""
+    while key:
+        if key in table:
+            return table[key]
+        key = key.rpartition(".")[0]
+    return None
+
+
+def record(run: RunDir, change: Change, verb: str) -> None:
+    """Write down who changes what, and then change it; nothing if there is nothing to change.
+
+    The recipe is replaced whole and last. An entry that is not true of it was never in force, and is left out by
+    `changes`: a kill between the two files changes nothing.
+    """
+    if not change.after:
+        return
+    jobs = [job.number for job in run.jobs() if job.started]
+    entry = {
+        "time": time.time(),
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "verb": verb,
+        "after_job": max(jobs, default=0),
+        "step": max(run.saved_steps(), default=0),
+        "set": list(change.overrides),
+        "before": dict(change.before),
+        "after": dict(change.after),
+    }
+    write_json(run.path / "changes.json", {"changes": [*changes(run), entry]})
+    write_json(run.path / "recipe.json", change.values)
+
+
+def changes(run: RunDir) -> list[dict[str, Any]]:
+    """Every change that came into force, the oldest first: {time, user, verb, after_job, step, set, before, after}."""
+    found: list[dict[str, Any]] = (read_json(run.path / "changes.json") or {"changes": []})["changes"]
+    if found:
+        now = _flat(read_json(run.path / "recipe.json") or {})
+        if any(now.get(key) != value for key, value in found[-1]["after"].items()):
+            return found[:-1]
+    return found
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train.seed": 0, ...} for {"train": {"seed": 0}}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+    values[last] = value
