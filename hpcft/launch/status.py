@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.launch import chain, local, slurm
+from hpcft.launch.pace import eta
 from hpcft.rundir import JobDir, RunDir
 
 LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
@@ -228,30 +228,3 @@ def _wall(job: JobDir, ended: dict[str, Any], started: dict[str, Any]) -> float 
         return float(ended["wall_seconds"])
     end = ended.get("time") or (job.heartbeat or {}).get("time")
     return float(end) - float(started["time"]) if started and end else None
-
-
-def eta(jobs: Sequence[JobStatus], step: int, total: int | None, walltime: float) -> float | None:
-    """Seconds of job time that are left, at the pace of the steps so far, with a start and a save for each job.
-
-    None until a job has trained. Queue waits are not in it.
-    """
-    trained = [job for job in jobs if job.kept_steps and job.useful_seconds]
-    if total is None or not trained:
-        return None
-    pace = sum(job.useful_seconds for job in trained) / sum(job.kept_steps for job in trained)
-    left = pace * (total - step)
-    overhead = max(0.0, _mean([(job.wall_seconds or 0.0) - job.useful_seconds for job in trained]))
-    running = max(0.0, walltime - (jobs_running(jobs) or 0.0))
-    if left <= running:
-        return left
-    later = left - running
-    return running + later + math.ceil(later / max(pace, walltime - overhead)) * overhead
-
-
-def jobs_running(jobs: Sequence[JobStatus]) -> float | None:
-    """Seconds that the running job has run."""
-    return next((job.wall_seconds for job in reversed(jobs) if job.ending is None and job.wall_seconds), None)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
