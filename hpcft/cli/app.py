@@ -33,12 +33,14 @@ Runs = Annotated[Path | None, typer.Option("--runs", metavar="DIR", help="Folder
 
 def runs_folder(given: Path | None, cluster: Any = None) -> Path:
     """The folder of all runs: --runs, else HPCFT_RUNS, else the cluster's."""
+    if cluster is not None:
+        from hpcft.launch.plan import runs_root
+
+        return runs_root(given, cluster)
     if named := str(given or os.environ.get("HPCFT_RUNS", "")):
         from hpcft.schema import expand
 
         return expand(named).absolute()
-    if cluster is not None:
-        return Path(cluster.runs_folder()).absolute()
     return _only_cluster_folder()
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpcft.cli.app import ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one, runs_folder
+from hpcft.cli.app import ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one
 from hpcft.cli.looking import draw
 from hpcft.errors import Fault, UserError
 
@@ -29,13 +29,14 @@ def submit(
     from hpcft.launch import chain, dryrun, show
     from hpcft.launch.plan import make_plan
 
-    plan = make_plan(recipe, tuple(overrides), cluster)
-    root = runs_folder(runs, plan.cluster)
+    plan = make_plan(recipe, tuple(overrides), cluster, runs)
     if dry_run:
-        dryrun.print_plan(plan, root)
+        dryrun.print_plan(plan)
         return
-    run = chain.submit(plan, root)
+    outlook = dryrun.outlook(plan)
+    run = chain.submit(plan, plan.root)
     show.print_submitted(run)
+    print(outlook)
     if wait:
         wait_for(run)
 

@@ -3,40 +3,129 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from collections.abc import Iterator
 
+from hpcft.errors import Fault, UserError
 from hpcft.launch import slurm
+from hpcft.launch.forecast import Forecast, forecast
+from hpcft.launch.hub import is_hub_id
 from hpcft.launch.plan import Plan
+from hpcft.launch.room import card_bytes, disk, gibibytes, gigabytes, memory_bytes, millions
+from hpcft.launch.slurm_start import Start, estimated_start
+from hpcft.launch.submission import Submission
 from hpcft.launch.words import count, duration
 from hpcft.rundir import RunDir
 
+UNKNOWN = "unknown until the first job has run"
 
-def print_plan(plan: Plan, root: Path) -> None:
-    """The exact script of the first job, and the plan; nothing is made on disk."""
-    run = RunDir(root / plan.recipe.name)
-    first = plan.submission(run, 1, ())
+
+def print_plan(plan: Plan) -> None:
+    """The exact script of the first job, and the plan; nothing is made on disk.
+
+    Raises UserError where Slurm says that it would refuse the script.
+    """
+    run = RunDir(plan.root / free_name(plan))
+    text = batch_script(plan, plan.submission(run, 1, ()))
+    start = estimated_start(text) if plan.cluster.kind == "slurm" else None
+    print(text)
+    print("# plan")
+    for key, value in (*_what(plan, run), *_takes(plan), *_start(start)):
+        print(f"# {key:12} {value}")
+    if start and start.refusal:
+        raise UserError(Fault("sbatch", start.refusal))
+
+
+def batch_script(plan: Plan, submission: Submission) -> str:
+    """The exact text that sbatch gets, or the like of it for this machine."""
     if plan.cluster.kind == "slurm":
-        print(slurm.script(first))
-    else:
-        command = shlex.join([str(first.python), "-u", "-m", "submitit.core._submit", str(first.folder)])
-        print("\n".join(["#!/bin/bash", *first.setup, f"exec {command}"]))
+        return slurm.script(submission)
+    command = shlex.join([str(submission.python), "-u", "-m", "submitit.core._submit", str(submission.folder)])
+    return "\n".join(["#!/bin/bash", *submission.setup, f"exec {command}"])
+
+
+def free_name(plan: Plan) -> str:
+    """The name that a run would get now."""
+    name, number = plan.recipe.name, 1
+    while (plan.root / name).exists():
+        number += 1
+        name = f"{plan.recipe.name}-{number}"
+    return name
+
+
+def outlook(plan: Plan) -> str:
+    """One line of what a run will take."""
+    found = forecast(plan)
+    if found is None:
+        return f"jobs needed: {UNKNOWN}"
+    if found.jobs is None:
+        return f"jobs needed: {_jobs(found, plan)}"
+    hours = f", {found.gpu_hours:.1f} GPU-hours" if plan.recipe.resources.gpus else ""
+    return f"jobs needed: {found.jobs}, {duration(found.seconds)} of jobs{hours}, as {found.measured.run} went"
+
+
+def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     recipe, resources = plan.recipe, plan.recipe.resources
-    model = recipe.model.path if recipe.model.path.startswith("/") else f"{recipe.model.path} (hub id)"
     steps = count(recipe.train.steps, "step") if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
     micro = f"micro_batch_size {recipe.train.micro_batch_size}"
     share = f"{micro} x {count(recipe.processes, 'process')} x {count(recipe.accumulation, 'micro-batch')}"
     chain = f"{count(plan.queued, 'job')} at first, {resources.jobs} at most"
     if plan.cluster.jobs_may_submit:
         chain += "; each queues the next"
-    print("# plan")
-    for key, value in (
-        ("run", f"{run.path}, with a number behind it if that is taken"),
-        ("cluster", plan.cluster.name),
-        ("env", plan.env.prefix),
-        ("model", model),
-        ("length", f"{steps} of {count(recipe.train.batch_size, 'row')} ({share})"),
-        ("job", f"{duration(plan.walltime)}, {count(resources.gpus, 'GPU')}"),
-        ("chain", chain),
-        ("jobs needed", "unknown until the first job has run"),
-    ):
-        print(f"# {key:12} {value}")
+    yield "run", run.path
+    yield "cluster", plan.cluster.name
+    yield "env", plan.env.prefix
+    yield "model", f"{recipe.model.path} (hub id)" if is_hub_id(recipe.model) else recipe.model.path
+    yield "length", f"{steps} of {count(recipe.train.batch_size, 'row')} ({share})"
+    yield "job", f"{duration(plan.walltime)}, {count(resources.gpus, 'GPU')}"
+    yield "chain", chain
+
+
+def _takes(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Jobs, time, disk and memory."""
+    found, resources = forecast(plan), plan.recipe.resources
+    yield "jobs needed", _jobs(found, plan)
+    if found and found.jobs is not None:
+        yield "job time", f"{duration(found.seconds)} without queue waits, {found.useful:.0%} of it trains"
+    if resources.gpus:
+        yield "GPU-hours", f"{found.gpu_hours:.1f}" if found and found.jobs is not None else UNKNOWN
+    yield "disk", _disk(plan)
+    if resources.gpus:
+        yield "GPU memory", _memory(plan)
+
+
+def _jobs(found: Forecast | None, plan: Plan) -> str:
+    if found is None:
+        return UNKNOWN
+    took = found.measured
+    per = f"{took.step:.3g} s a step, {duration(took.start)} to start and {duration(took.save)} to save"
+    source = f"as measured in {count(took.jobs, 'job')} of {took.run}"
+    if found.jobs is None:
+        return f"no number is enough: {per} leave no time in {duration(plan.walltime)} ({source})"
+    limit = plan.recipe.resources.jobs
+    over = f"; resources.jobs = {limit} ends the chain before" if found.jobs > limit else ""
+    return f"{found.jobs}, from {per}, {source}{over}"
+
+
+def _disk(plan: Plan) -> str:
+    purge = plan.cluster.purge_days
+    note = f"; {plan.cluster.name} deletes files that nobody touched for {count(purge, 'day')}" if purge else ""
+    if plan.parameters is None:
+        return f"unknown: no safetensors file here tells the model's size{note}"
+    need = disk(plan.recipe, plan.cluster, plan.root, plan.parameters)
+    text = f"{gigabytes(need.needed)} for {need.checkpoints} checkpoints and the model; {gigabytes(need.free)} are free"
+    site = plan.cluster
+    quota = f", the quota of {site.name} is {gigabytes(memory_bytes(site.quota))}" if site.quota else ""
+    return f"{text}{quota}{note}"
+
+
+def _memory(plan: Plan) -> str:
+    if plan.parameters is None:
+        return "unknown: no safetensors file here tells the model's size"
+    card = f" of {plan.cluster.gpu_memory:g}" if plan.cluster.gpu_memory else ""
+    least = gibibytes(card_bytes(plan.recipe, plan.parameters))
+    return f"at least {least}{card} a card for {millions(plan.parameters)} parameters; activations come on top"
+
+
+def _start(start: Start | None) -> Iterator[tuple[str, str]]:
+    if start is not None:
+        yield "start", f"sbatch refuses it: {start.refusal}" if start.refusal else start.words or "Slurm does not say"

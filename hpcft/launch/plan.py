@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +12,14 @@ from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Choice, Cluster, read_cluster
 from hpcft.launch.condaenv import Env, find_env, lacking
 from hpcft.launch.fit import fit
+from hpcft.launch.hub import absence_fault, model_folder
 from hpcft.launch.inputs import recipe_faults
+from hpcft.launch.room import room_faults
 from hpcft.launch.submission import Submission, job_walltime, make_submission
+from hpcft.launch.weights import count_parameters
 from hpcft.recipe import Recipe, RecipeFile, check_recipe
 from hpcft.rundir import RunDir
+from hpcft.schema import expand
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,10 @@ class Plan:
     file: RecipeFile
     cluster: Cluster
     env: Env
+    root: Path
+    """Folder of all runs."""
+    parameters: int | None
+    """Of the model; None where its files do not tell, or are still on the hub."""
 
     @property
     def recipe(self) -> Recipe:
@@ -42,15 +53,15 @@ class Plan:
         return make_submission(run, number, after, self.recipe, self.cluster, self.env)
 
 
-def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> Plan:
-    """The plan for a recipe file. Raises UserError with all faults of recipe, cluster and env at once."""
+def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, runs: Path | None = None) -> Plan:
+    """The plan for a recipe file. Raises UserError with all faults of recipe, cluster, env and disk at once."""
     file, faults = check_recipe(path, overrides)
     if file is None:
         raise UserError(faults)
-    choice = Choice(cluster_name or file.recipe.cluster, "--cluster" if cluster_name else file.where("cluster"))
-    cluster = env = None
+    cluster = env = root = parameters = None
     try:
-        cluster = read_cluster(choice)
+        cluster = find_cluster(file, cluster_name)
+        root = runs_root(runs, cluster)
     except UserError as error:
         faults += error.faults
     try:
@@ -63,9 +74,38 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) 
     faults += recipe_faults(file)
     if cluster is not None and not file.doubtful & {"cluster", "train", "resources"}:
         faults += fit(file, cluster)
-    if faults or cluster is None or env is None:
+    if cluster is not None and "model" not in file.doubtful:
+        folder = model_folder(cluster, file.recipe.model)
+        parameters = count_parameters(folder) if folder else None
+        faults += _model_faults(file, cluster, cluster_name, root, parameters)
+    if faults or cluster is None or env is None or root is None:
         raise UserError(faults)
-    return Plan(file, cluster, env)
+    return Plan(file, cluster, env, root, parameters)
+
+
+def find_cluster(file: RecipeFile, name: str | None) -> Cluster:
+    """The cluster that is named, else the recipe's, with its cache as a whole path. Raises UserError."""
+    cluster = read_cluster(Choice(name or file.recipe.cluster, "--cluster" if name else file.where("cluster")))
+    cache = cluster.folder("cache")  # its variables may have no value on a compute node
+    return cluster if cache is None else cluster.model_copy(update={"cache": str(cache.absolute())})
+
+
+def runs_root(given: Path | None, cluster: Cluster) -> Path:
+    """The folder of all runs: --runs, else HPCFT_RUNS, else the cluster's. Raises UserError."""
+    named = str(given or os.environ.get("HPCFT_RUNS", ""))
+    return (expand(named) if named else cluster.runs_folder()).absolute()
+
+
+def _model_faults(
+    file: RecipeFile, cluster: Cluster, cluster_name: str | None, root: Path | None, parameters: int | None
+) -> Iterator[Fault]:
+    """What keeps a job from its model: the hub out of reach, or no room."""
+    words = ["hpcft", "fetch", str(file.path), *(["--cluster", cluster_name] if cluster_name else [])]
+    command = shlex.join([*words, *(word for text in file.overrides for word in ("--set", text))])
+    if fault := absence_fault(file.where("model.path"), cluster, file.recipe.model, command):
+        yield fault
+    if parameters is not None and root is not None and not file.doubtful & {"train", "resources"}:
+        yield from room_faults(file, cluster, root, parameters)
 
 
 def first_jobs(recipe: Recipe, cluster: Cluster) -> int:

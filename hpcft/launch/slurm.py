@@ -255,12 +255,12 @@ def _call(program: str, *arguments: str, tolerate: str | None = None, inherits: 
     except subprocess.TimeoutExpired:
         raise UserError(Fault(program, f"did not answer within {TIMEOUT} s.", "Try again later.")) from None
     if done.returncode and not (tolerate and tolerate in done.stderr):
-        words = _own_words(program, done.stderr or done.stdout)
+        words = own_words(program, done.stderr or done.stdout)
         raise UserError(Fault(program, words or f"failed with exit code {done.returncode} and no word."))
     return done.stdout
 
 
-def _own_words(program: str, text: str) -> str:
+def own_words(program: str, text: str) -> str:
     """What a program of Slurm's complained of, in one line, each complaint once and without its own name."""
     lines = (line.strip().removeprefix(f"{program}: ").removeprefix("error: ") for line in text.splitlines())
     return " ".join(dict.fromkeys(line for line in lines if line))

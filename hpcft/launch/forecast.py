@@ -1,0 +1,152 @@
+"""The forecast: how many jobs a run will need, and what they cost, from what an earlier run of its kind has taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpcft.launch.pace import jobs_needed
+from hpcft.launch.plan import Plan
+from hpcft.recipe import Recipe
+from hpcft.rundir import JobDir, RunDir, find_runs, read_json
+
+MATTERS = {
+    "task": None,
+    "model": ("path",),
+    "data": ("max_length", "loss_on"),
+    "train": ("batch_size", "micro_batch_size", "precision"),
+    "resources": ("nodes", "gpus", "processes", "cpus_per_process", "partition", "constraint"),
+}
+"""What two recipes must have in common for the steps of one to take as long as those of the other."""
+SITE = ("name", "gpu", "partition")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the jobs of an earlier run took, in seconds."""
+
+    run: str
+    jobs: int
+    """That trained."""
+    step: float
+    evaluation: float
+    save: float
+    start: float
+    """Of a job, before its first step and after its last save."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take if all goes as it did in the earlier one; queue waits are not in it."""
+
+    measured: Measured
+    steps: int
+    jobs: int | None
+    """None: one job has no time for more than its own start and save."""
+    seconds: float
+    """Of all jobs together."""
+    gpu_hours: float
+    useful: float
+    """Share of those seconds that trains."""
+
+
+def forecast(plan: Plan) -> Forecast | None:
+    """The forecast for a plan; None where no earlier run in its folder tells enough."""
+    recipe, cluster = plan.recipe, plan.cluster
+    found = next(_measured(plan), None)
+    if found is None:
+        return None
+    run, measured = found
+    steps = recipe.train.steps or _steps(recipe, run)
+    if steps is None:
+        return None
+    work = (
+        steps * measured.step
+        + evaluations(recipe, 0, steps, steps) * measured.evaluation
+        + steps // recipe.train.save_every * measured.save
+    )
+    lost = measured.start + measured.save
+    jobs = jobs_needed(work, plan.walltime, lost + cluster.stop_margin)
+    seconds = work + (jobs or 0) * lost
+    hours = seconds / 3600 * recipe.resources.gpus * recipe.resources.nodes
+    return Forecast(measured, steps, jobs, seconds, hours, steps * measured.step / seconds)
+
+
+def _measured(plan: Plan) -> Iterator[tuple[RunDir, Measured]]:
+    """Earlier runs of this kind that have trained: those on the same rows first, then the newest."""
+    kind = _kind(plan.recipe.model_dump(mode="json"), plan.cluster.model_dump(mode="json"))
+    alike = []
+    for run in find_runs(plan.root):
+        try:
+            record = run.submission or {}
+            if _kind(record["recipe"], record["cluster"]) == kind:
+                same_rows = record["recipe"]["data"]["train"] == plan.recipe.data.train
+                alike.append((same_rows, float(record["time"]), run))
+        except (KeyError, TypeError, ValueError, OSError):
+            continue  # no whole run
+    for _, _, run in sorted(alike, key=lambda one: one[:2], reverse=True):
+        if measured := measure(run):
+            yield run, measured
+
+
+def _kind(recipe: Mapping[str, Any], cluster: Mapping[str, Any]) -> list[object]:
+    values: list[object] = [cluster.get(key) for key in SITE]
+    for section, keys in MATTERS.items():
+        values += [recipe.get(section)] if keys is None else [recipe[section].get(key) for key in keys]
+    return values
+
+
+def measure(run: RunDir) -> Measured | None:
+    """What the jobs of this run took; None if none of them has trained to an ending."""
+    recipe, total = run.recipe, run.total_steps() or 0
+    trained = [(job, ended) for job in run.jobs() if (ended := job.ended) and _steps_done(job, ended)]
+    whole = [(job, ended) for job, ended in trained if "wall_seconds" in ended]
+    if not whole:
+        return None
+    spent = [ended["seconds"] for _, ended in trained]
+    steps = sum(_steps_done(job, ended) for job, ended in trained)
+    looks = 0
+    for job, ended in trained:
+        looks += evaluations(recipe, _began(job), int(ended["last_step"]), total)
+    saves = [float(ended["save_seconds"]) for _, ended in trained if "save_seconds" in ended]
+    starts = [max(0.0, ended["wall_seconds"] - sum(ended["seconds"].values())) for _, ended in whole]
+    return Measured(
+        run=run.name,
+        jobs=len(trained),
+        step=sum(seconds.get("train", 0.0) for seconds in spent) / steps,
+        evaluation=sum(seconds.get("evaluate", 0.0) for seconds in spent) / looks if looks else 0.0,
+        save=sum(saves) / len(saves) if saves else 0.0,
+        start=sum(starts) / len(starts),
+    )
+
+
+def evaluations(recipe: Recipe, first: int, last: int, total: int) -> int:
+    """How often a job that goes from this step to that one evaluates: every so many steps, and at both ends of a run.
+
+    Validation losses and the questions of evaluate.choices count alike.
+    """
+    count, every = 0, recipe.evaluate.every
+    if recipe.data.validation:
+        count += last // every - first // every + (first == 0) if every else 0
+        count += last == total and not (every and total % every == 0)
+    if recipe.evaluate.choices:
+        count += (first == 0) + (last == total)
+    return count
+
+
+def _steps(recipe: Recipe, run: RunDir) -> int | None:
+    """Steps of a recipe in epochs, where an earlier run has counted the same rows."""
+    counted = read_json(run.features / "train" / "complete.json")
+    if counted is None or run.recipe.data.train != recipe.data.train or recipe.train.epochs is None:
+        return None
+    return max(1, round(recipe.train.epochs * int(counted["rows"]) / recipe.train.batch_size))
+
+
+def _began(job: JobDir) -> int:
+    return int((job.resumed or {"step": 0})["step"])
+
+
+def _steps_done(job: JobDir, ended: Mapping[str, Any]) -> int:
+    """Steps that a job has done and timed, kept or not."""
+    return max(0, int(ended.get("last_step", 0)) - _began(job)) if "seconds" in ended else 0

@@ -1,0 +1,106 @@
+"""Room: what a run needs on the disk and on the card, against what there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcft.errors import Fault
+from hpcft.launch.cluster import Cluster
+from hpcft.recipe import Recipe, RecipeFile
+
+CHECKPOINT_BYTES = 12
+"""Of each parameter in a checkpoint: its weight and AdamW's two moments, in fp32."""
+MODEL_BYTES = 4
+"""Of each parameter in the final model."""
+STATE_BYTES = {"fp32": 16, "fp16": 18, "bf16": 18}
+"""Of each parameter on a card: weight, gradient and two moments in fp32, and the copy that mixed precision makes."""
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of an amount as Slurm writes it, in powers of 1024; without a letter it is in M.
+
+    >>> memory_bytes("60G")
+    64424509440
+    """
+    return int(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else int(text) * UNITS["M"]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What a run will write, and what there is where runs lie."""
+
+    checkpoint: int
+    """Bytes of one."""
+    checkpoints: int
+    """How many there are at once: those kept, and the one that is being written."""
+    model: int
+    """Bytes of the final model."""
+    free: int
+    quota: int | None
+
+    @property
+    def needed(self) -> int:
+        return self.checkpoint * self.checkpoints + self.model
+
+
+def disk(recipe: Recipe, cluster: Cluster, root: Path, parameters: int) -> Disk:
+    """The disk that a run takes below this folder, which need not exist yet."""
+    quota = memory_bytes(cluster.quota) if cluster.quota else None
+    count = recipe.train.keep_checkpoints + 1
+    return Disk(parameters * CHECKPOINT_BYTES, count, parameters * MODEL_BYTES, free_bytes(root), quota)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that a user may still write where this folder is, or will be."""
+    while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112 - is_dir raises where none may enter
+        folder = folder.parent
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize
+
+
+def card_bytes(recipe: Recipe, parameters: int) -> int:
+    """The least that training takes on each card: what goes with the parameters; activations come on top."""
+    return parameters * STATE_BYTES[recipe.train.precision]
+
+
+def room_faults(file: RecipeFile, cluster: Cluster, root: Path, parameters: int) -> Iterator[Fault]:
+    """Every reason why a model of so many parameters has no room."""
+    recipe = file.recipe
+    need = disk(recipe, cluster, root, parameters)
+    parts = (
+        f"{need.checkpoints} checkpoints of {gigabytes(need.checkpoint)} and the model take {gigabytes(need.needed)}"
+    )
+    fix = "Name another folder with --runs."
+    if (keep := recipe.train.keep_checkpoints) > 1:
+        fix = f"Keep fewer than train.keep_checkpoints = {keep}, or name another folder with --runs."
+    where = file.where("train.keep_checkpoints")
+    if need.needed > need.free:
+        yield Fault(where, f"{parts}, and {gigabytes(need.free)} are free in {root}.", fix)
+    elif need.quota is not None and need.needed > need.quota:
+        yield Fault(where, f"{parts}, and the quota of {cluster.name} is {gigabytes(need.quota)}.", fix)
+    least = card_bytes(recipe, parameters)
+    if recipe.resources.gpus and cluster.gpu_memory and least > cluster.gpu_memory * UNITS["G"]:
+        what = (
+            f"{millions(parameters)} parameters take {gibibytes(least)} with their gradients and AdamW's moments, "
+            f"and a {cluster.gpu or 'card'} of {cluster.name} has {cluster.gpu_memory:g}."
+        )
+        yield Fault(file.where("model.path"), what, "Choose a smaller model, or a cluster with larger cards.")
+
+
+def gigabytes(number: float) -> str:
+    """`18.7 GB`, and smaller things in MB."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
+def gibibytes(number: float) -> str:
+    """`26.1 GiB`, as cards are measured."""
+    return f"{number / UNITS['G']:.1f} GiB"
+
+
+def millions(number: int) -> str:
+    """`1.56 billion`, `134.5 million`."""
+    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"

@@ -1,0 +1,109 @@
+"""Room: the size of a model told without torch, and what cannot fit refused before the queue."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hpcft.launch.room import memory_bytes
+from hpcft.launch.weights import count_parameters
+from tests.desk import Desk
+
+GIGA = 10**9
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, tuple[Sequence[int], str]]) -> None:
+    """A file with this head; its tensors are not there, since nobody may look at them."""
+    entries = {name: {"shape": shape, "dtype": kind, "data_offsets": [0, 0]} for name, (shape, kind) in tensors.items()}
+    head = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+
+
+def model_of(desk: Desk, parameters: int) -> None:
+    """Give the desk's model so many parameters."""
+    write_safetensors(desk.folder / "model/model.safetensors", {"wte.weight": ([parameters], "F16")})
+
+
+def disk_of(desk: Desk, free: int) -> None:
+    """Leave so many bytes free wherever anybody looks."""
+    desk.patch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+
+
+def test_parameters_are_counted_over_all_files_of_the_index_and_masks_are_none(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "a.safetensors", {"w": ([3, 5], "F32"), "h.0.attn.bias": ([1, 1, 8, 8], "F32")})
+    write_safetensors(tmp_path / "b.safetensors", {"b": ([7], "BF16"), "scalar": ([], "F16"), "ids": ([4], "I64")})
+    weight_map = {"w": "a.safetensors", "h.0.attn.bias": "a.safetensors", "b": "b.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert count_parameters(tmp_path) == 15 + 7 + 1
+
+
+@pytest.mark.parametrize("kind", ["I32", "U8", "F8_E4M3"])
+def test_packed_weights_do_not_tell_their_number(tmp_path: Path, kind: str) -> None:
+    write_safetensors(tmp_path / "model.safetensors", {"w": ([3, 5], kind), "b": ([5], "F16")})
+    assert count_parameters(tmp_path) is None
+
+
+def test_what_is_no_safetensors_file_tells_nothing(tmp_path: Path) -> None:
+    assert count_parameters(tmp_path) is None
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    assert count_parameters(tmp_path) is None
+    for broken in (b"", b"\0" * 8, b"\xff" * 16, b"\2\0\0\0\0\0\0\0[]"):
+        (tmp_path / "model.safetensors").write_bytes(broken)
+        assert count_parameters(tmp_path) is None, broken
+
+
+def test_amounts_of_memory_are_slurms() -> None:
+    assert [memory_bytes(text) for text in ("1K", "3M", "60G", "2T", "5")] == [
+        1024, 3 << 20, 60 << 30, 2 << 40, 5 << 20,
+    ]  # fmt: skip
+
+
+def test_checkpoints_that_have_no_room_on_the_disk_are_refused_with_the_mend(desk: Desk) -> None:
+    model_of(desk, GIGA)
+    disk_of(desk, 40 * GIGA)  # three checkpoints of 12 GB and a model of 4 GB are all of it
+    assert "# disk         40.0 GB for 3 checkpoints and the model; 40.0 GB are free\n" in desk.accepts()
+    assert desk.faults("--set", "train.keep_checkpoints=3") == [
+        "--set train.keep_checkpoints: 4 checkpoints of 12.0 GB and the model take 52.0 GB, and 40.0 GB are free "
+        "in runs. Keep fewer than train.keep_checkpoints = 3, or name another folder with --runs."
+    ]
+    disk_of(desk, 27 * GIGA)
+    assert desk.faults("--set", "train.keep_checkpoints=1") == [
+        "--set train.keep_checkpoints: 2 checkpoints of 12.0 GB and the model take 28.0 GB, and 27.0 GB are free "
+        "in runs. Name another folder with --runs."
+    ]
+
+
+def test_a_quota_that_is_too_small_is_said_and_a_purge_is_foretold(desk: Desk) -> None:
+    model_of(desk, GIGA)
+    disk_of(desk, 1000 * GIGA)
+    desk.write("site.yaml", (desk.folder / "site.yaml").read_text() + "quota: 38G\npurge_days: 30\n")
+    disk = next(line for line in desk.accepts().splitlines() if line.startswith("# disk"))
+    assert disk == (
+        "# disk         40.0 GB for 3 checkpoints and the model; 1000.0 GB are free, the quota of site is 40.8 GB; "
+        "site deletes files that nobody touched for 30 days"
+    )
+    desk.change("quota: 38G", "quota: 37G", "site.yaml")
+    assert desk.faults() == [
+        "demo.yaml:9: 3 checkpoints of 12.0 GB and the model take 40.0 GB, and the quota of site is 39.7 GB. "
+        "Keep fewer than train.keep_checkpoints = 2, or name another folder with --runs."
+    ]
+
+
+def test_a_model_whose_states_alone_overfill_the_card_is_refused(desk: Desk) -> None:
+    desk.write("site.yaml", (desk.folder / "site.yaml").read_text() + "gpu_memory: 32\n")
+    disk_of(desk, 1000 * GIGA)
+    model_of(desk, 1_557_611_200)  # GPT-2 XL
+    least = "# GPU memory   at least {} GiB of 32 a card for 1.56 billion parameters; activations come on top\n"
+    assert least.format("23.2") in desk.accepts()
+    assert least.format("26.1") in desk.accepts("--set", "train.precision=fp16")
+    model_of(desk, 2_000_000_000)
+    desk.accepts()
+    assert desk.faults("--set", "train.precision=fp16") == [
+        "demo.yaml:5: 2.00 billion parameters take 33.5 GiB with their gradients and AdamW's moments, "
+        "and a V100 of site has 32. Choose a smaller model, or a cluster with larger cards."
+    ]
