@@ -8,7 +8,7 @@ from pathlib import Path
 from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Choice, Cluster, read_cluster
 from hpcft.launch.condaenv import Env, find_env, lacking
-from hpcft.launch.fit import fit
+from hpcft.launch.fit import fit, wrong_site
 from hpcft.launch.inputs import recipe_faults
 from hpcft.launch.submission import Submission, job_walltime, make_submission
 from hpcft.recipe import Recipe, RecipeFile, check_recipe
@@ -51,6 +51,7 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None) 
     cluster = env = None
     try:
         cluster = read_cluster(choice)
+        faults += wrong_site(cluster, choice.where)
     except UserError as error:
         faults += error.faults
     try:
