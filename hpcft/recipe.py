@@ -17,12 +17,14 @@ from pydantic import Field, ValidationError
 from hpcft.errors import Fault, UserError
 from hpcft.schema import (
     Command,
+    Constraint,
     Count,
     Loader,
     Mail,
     Memory,
     Name,
     Section,
+    SlurmName,
     Walltime,
     Webhook,
     expand,
@@ -126,14 +128,14 @@ class Resources(Section):
     cpus_per_process: Count | None = None
     """Cores of each process, and its threads; when not given, the cluster's rule and one thread."""
     memory: Memory | None = None
-    """Host memory of one job as Slurm writes it, "60G"; the cluster's rule when not given."""
+    """Host memory of each node of a job as Slurm writes it, "60G"; the cluster's rule when not given."""
     walltime: Walltime | None = None
     """Length of one job; the cluster's longest when not given."""
-    account: str | None = None
+    account: SlurmName | None = None
     """Slurm's account, in place of the cluster's; likewise the next three."""
-    partition: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    partition: SlurmName | None = None
+    qos: SlurmName | None = None
+    constraint: Constraint | None = None
     jobs: Count = 100
     """Jobs of the chain at most; `hpcft resume` grants as many again."""
     queued: Count = 2

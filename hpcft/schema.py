@@ -19,7 +19,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
 MAIL = re.compile(r"[A-Za-z0-9][\w.+-]*@[\w.-]+")
 WEBHOOK = re.compile(r"https?://[^\s/]\S*")
-GPU_REQUEST = re.compile(r"[a-z][a-z-]*=[^{}]*\{gpus\}[^{}]*")
+WHOLE_NODES = "whole-nodes"
+"""The gpu_request of a site whose jobs have whole nodes, and which knows no option for GPUs."""
+GPU_REQUEST = re.compile(
+    rf"(gres|gpus|gpus-per-node|gpus-per-task)=[\w:.,-]*\{{gpus\}}[\w:.,-]*|{WHOLE_NODES}", re.ASCII
+)
+SLURM_NAME = re.compile(r"[A-Za-z0-9][\w.,@+-]*", re.ASCII)
+CONSTRAINT = re.compile(r"[A-Za-z0-9\[(][\w.,&|*()\[\]:@+!-]*", re.ASCII)
+NODES = re.compile(r"[A-Za-z0-9][\w.,\[\]-]*", re.ASCII)
+OPTION = re.compile(r"[a-z][a-z0-9-]*")
 SHOWN = 60
 """Characters of a wrong value in a message."""
 
@@ -63,6 +71,13 @@ def _command(text: str) -> str:
     return text
 
 
+def _option_value(text: str) -> str:
+    # A line break would end the #SBATCH line, and bash run what follows; sbatch drops backslashes, even quoted.
+    if not text.isprintable() or "\\" in text:
+        raise PydanticCustomError("option_value", "no value")
+    return text
+
+
 Count = Annotated[int, Field(ge=1)]
 Walltime = Annotated[str, AfterValidator(_walltime)]
 Memory = Annotated[str, AfterValidator(_shaped(MEMORY, "memory"))]
@@ -71,6 +86,11 @@ Mail = Annotated[str, AfterValidator(_shaped(MAIL, "mail"))]
 Webhook = Annotated[str, AfterValidator(_shaped(WEBHOOK, "webhook"))]
 Command = Annotated[str, AfterValidator(_command)]
 Name = Annotated[str, AfterValidator(_shaped(NAME, "name"))]
+SlurmName = Annotated[str, AfterValidator(_shaped(SLURM_NAME, "slurm_name"))]
+Constraint = Annotated[str, AfterValidator(_shaped(CONSTRAINT, "constraint"))]
+Nodes = Annotated[str, AfterValidator(_shaped(NODES, "nodes"))]
+Option = Annotated[str, AfterValidator(_shaped(OPTION, "option"))]
+OptionValue = Annotated[str, AfterValidator(_option_value)]
 
 COMPLAINTS = {
     "string_type": ("is no text.", "Put it in quotes."),
@@ -91,6 +111,11 @@ COMPLAINTS = {
     "webhook": ("is no web address.", 'Write it whole, "https://...".'),
     "command": ("is no command.", "Write a program and its arguments; close every quote."),
     "gpu_request": ("is no sbatch option with {{gpus}} in it.", "Write it as `gres=gpu:V100:{{gpus}}`."),
+    "slurm_name": ("is no name of Slurm's.", "It has letters, digits and _ . , @ + - only, a letter or digit first."),
+    "constraint": ("is no constraint of Slurm's.", "Write features, joined by & or |, as `v100&nvme`."),
+    "nodes": ("names no nodes.", "Write them as Slurm does, `gpu[001-004]`."),
+    "option": ("is no option of sbatch's.", "Write its long name without dashes before it, as `mail-type`."),
+    "option_value": ("cannot be passed on.", "Remove its line breaks and backslashes."),
     "name": (
         "is no name.",
         "Write letters, digits, dots, dashes and underscores, 61 at most, a letter or digit first.",
@@ -222,7 +247,8 @@ def explain(error: ValidationError, where: Callable[[str], str], schema: type[Ba
 
 
 def _explain(detail: ErrorDetails, where: Callable[[str], str], schema: type[BaseModel]) -> Fault:
-    location, context = [str(part) for part in detail["loc"]], detail.get("ctx", {})
+    # pydantic adds "[key]" where it is the key of a mapping that is wrong, and not its value.
+    location, context = [str(part) for part in detail["loc"] if part != "[key]"], detail.get("ctx", {})
     key, kind = ".".join(location), str(context.get("kind", detail["type"]))
     if kind == "extra_forbidden":
         return Fault(where(key), f'unknown key "{key}".', _nearest(location, schema))

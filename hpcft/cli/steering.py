@@ -28,8 +28,10 @@ def submit(
     """Start a run, a chain of jobs that trains what a recipe says."""
     from hpcft.launch import chain, dryrun, show
     from hpcft.launch.plan import make_plan
+    from hpcft.launch.submission import check_folder
 
     plan = make_plan(recipe, tuple(overrides), cluster, runs)
+    check_folder(plan.root)
     if dry_run:
         dryrun.print_plan(plan)
         return

@@ -12,7 +12,7 @@ import hpcft
 from hpcft.launch import slurm
 from hpcft.launch.condaenv import worker_variables
 from hpcft.launch.plan import Plan
-from hpcft.launch.submission import code_setup, slurm_options
+from hpcft.launch.submission import code_setup, flags, slurm_options
 from hpcft.rundir import make_root
 
 SHORT = "0:30:00"
@@ -44,8 +44,7 @@ def command(plan: Plan, rcfile: Path, walltime: str | None) -> list[str]:
     options = {**slurm_options(plan.recipe, plan.cluster), "time": walltime or SHORT}
     if walltime is None:
         options |= plan.cluster.debug_options
-    flags = [f"--{key}={value}" for key, value in sorted(options.items())]
-    return ["srun", *flags, f"--job-name=hpcft-debug-{plan.recipe.name}", "--pty", *bash]
+    return ["srun", *flags(options), f"--job-name=hpcft-debug-{plan.recipe.name}", "--pty", *bash]
 
 
 def describe(plan: Plan, walltime: str | None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
-from hpcft.errors import Fault
+from hpcft.errors import Fault, UserError
 from hpcft.launch import local, slurm
-from hpcft.launch.cluster import Cluster
+from hpcft.launch.cluster import Choice, Cluster, cluster_files, read_cluster, user_folder
 from hpcft.recipe import RecipeFile
 from hpcft.schema import walltime_seconds
 
@@ -19,7 +20,53 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if recipe.notify.mail and cluster.kind == "local":
         fix = "Use notify.command or notify.webhook."
         yield Fault(file.where("notify.mail"), "notify.mail is sent by Slurm, and this machine has none.", fix)
-    where = file.where("resources.gpus")
+    if cluster.account_needed and not (resources.account or cluster.account or cluster.options.get("account")):
+        yield _no_account(file, cluster)
+    yield from _gpu_faults(file, cluster)
+    if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:
+        what = f'train.precision = "bf16": {cluster.name}\'s {cluster.gpu or "GPU"} has no bf16.'
+        yield Fault(file.where("train.precision"), what, 'Use "fp16" or "fp32".')
+    cores = recipe.local_processes * (resources.cpus_per_process or 0)
+    if cluster.cpus_per_node and cores > cluster.cpus_per_node:
+        what = f"resources.cpus_per_process = {resources.cpus_per_process}: {cores} cores for the"
+        what += f" {recipe.local_processes} processes of a node, and one of {cluster.name} has {cluster.cpus_per_node}."
+        fix = f"Write {max(1, cluster.cpus_per_node // recipe.local_processes)} at most."
+        yield Fault(file.where("resources.cpus_per_process"), what, fix)
+    yield from _walltime_faults(file, cluster)
+    if cluster.max_submit and cluster.jobs_may_submit and 1 + resources.queued > cluster.max_submit:
+        what = f"resources.queued = {resources.queued}: {cluster.name} takes {cluster.max_submit} jobs of a user."
+        yield Fault(file.where("resources.queued"), what, f"Write {cluster.max_submit - 1} at most.")
+
+
+def wrong_site(cluster: Cluster, where: str) -> Iterator[Fault]:
+    """That this is a login node of another site whose file is known, and not of the cluster's."""
+    if cluster.kind == "local" or cluster.is_here():
+        return
+    for name in cluster_files():
+        try:
+            other = read_cluster(Choice(name, where))
+        except UserError:
+            continue  # a file of the user's that is not at issue here
+        if other.is_here():
+            what = f"{cluster.name} is not here: {socket.gethostname()} is a login node of {name}."
+            yield Fault(where, what, f'Write "{name}".')
+            return
+
+
+def _no_account(file: RecipeFile, cluster: Cluster) -> Fault:
+    own = user_folder() / f"{cluster.name}.yaml"
+    what = f"{cluster.name} takes no job without an account."
+    fix = (
+        f"Write `account: ...` into the recipe's resources, or `extends: {cluster.name}` and `account: ...` into {own}."
+    )
+    return Fault(file.where("resources.account"), what, fix)
+
+
+def _gpu_faults(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
+    resources, where = file.recipe.resources, file.where("resources.gpus")
+    if cluster.kind == "local" and resources.nodes > 1:
+        what = f"resources.nodes = {resources.nodes}: this machine is one node."
+        yield Fault(file.where("resources.nodes"), what, "Write 1.")
     most = local.visible_gpus() if cluster.kind == "local" else cluster.gpus_per_node
     if most is not None and resources.gpus > most:
         has = (
@@ -29,21 +76,16 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
         yield Fault(where, f"resources.gpus = {resources.gpus}: {has}.", fix)
     elif resources.gpus and cluster.kind == "slurm" and cluster.gpu_request is None:
         yield Fault(where, f"the file of {cluster.name} has no gpu_request, so none can be asked for.", "Add it there.")
-    if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:
-        what = f'train.precision = "bf16": {cluster.name}\'s {cluster.gpu or "GPU"} has no bf16.'
-        yield Fault(file.where("train.precision"), what, 'Use "fp16" or "fp32".')
-    where = file.where("resources.walltime")
-    if resources.walltime is None and cluster.max_walltime is None:
-        yield Fault(
-            where, f"resources.walltime is missing, and {cluster.name} has no max_walltime.", 'Write "2:00:00".'
-        )
-    elif _longer(resources.walltime, cluster.max_walltime):
-        what = f'resources.walltime = "{resources.walltime}": {cluster.name} allows {cluster.max_walltime}.'
-        yield Fault(where, what, "The chain goes on past it by itself: write a walltime within it.")
-    if cluster.max_submit and cluster.jobs_may_submit and 1 + resources.queued > cluster.max_submit:
-        what = f"resources.queued = {resources.queued}: {cluster.name} takes {cluster.max_submit} jobs of a user."
-        yield Fault(file.where("resources.queued"), what, f"Write {cluster.max_submit - 1} at most.")
 
 
-def _longer(asked: str | None, longest: str | None) -> bool:
-    return bool(asked and longest) and walltime_seconds(asked or "") > walltime_seconds(longest or "")
+def _walltime_faults(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
+    where, asked = file.where("resources.walltime"), file.recipe.resources.walltime
+    limits = cluster.walltime_limits(file.recipe.resources.partition)
+    if asked is None and not limits:
+        what = f"resources.walltime is missing, and {cluster.name} has no max_walltime."
+        yield Fault(where, what, 'Write "2:00:00".')
+    for who, longest in limits.items():
+        if asked and walltime_seconds(asked) > walltime_seconds(longest):
+            what = f'resources.walltime = "{asked}": {who} on {cluster.name} allows {longest}.'
+            yield Fault(where, what, "The chain goes on past it by itself: write a walltime within it.")
+            return

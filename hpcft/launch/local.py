@@ -51,12 +51,16 @@ def wake_keeper(run: RunDir) -> None:
         time.sleep(0.02)  # so that whoever asks next finds the queue kept
 
 
+def script(submission: Submission) -> str:
+    """What bash runs for a job; its arguments are those of the python that trains."""
+    return "\n".join(["#!/bin/bash", *submission.setup, f'exec {shlex.quote(str(submission.python))} "$@"', ""])
+
+
 def start(submission: Submission, payload: Callable[[], str]) -> subprocess.Popen[bytes]:
     """Start a job through submitit's local machinery: a controller that holds it to its walltime and signals it."""
-    script = submission.folder / "batch.sh"
-    lines = ["#!/bin/bash", *submission.setup, f'exec {shlex.quote(str(submission.python))} "$@"', ""]
-    write_whole(script, "\n".join(lines).encode())
-    executor = submitit.LocalExecutor(folder=submission.folder, python=f"bash {shlex.quote(str(script))}")
+    batch = submission.folder / "batch.sh"
+    write_whole(batch, script(submission).encode())
+    executor = submitit.LocalExecutor(folder=submission.folder, python=f"bash {shlex.quote(str(batch))}")
     executor.update_parameters(
         timeout_min=(submission.walltime + 0.5) / 60,  # submitit cuts it to whole seconds
         signal_delay_s=submission.signal_lead,

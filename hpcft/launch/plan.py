@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Choice, Cluster, read_cluster
 from hpcft.launch.condaenv import Env, find_env, lacking
-from hpcft.launch.fit import fit
+from hpcft.launch.fit import fit, wrong_site
 from hpcft.launch.hub import absence_fault, model_folder
 from hpcft.launch.inputs import recipe_faults
 from hpcft.launch.room import room_faults
@@ -61,6 +61,7 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
     cluster = env = root = parameters = None
     try:
         cluster = find_cluster(file, cluster_name)
+        faults += wrong_site(cluster, "--cluster" if cluster_name else file.where("cluster"))
         root = runs_root(runs, cluster)
     except UserError as error:
         faults += error.faults

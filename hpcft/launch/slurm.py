@@ -79,7 +79,7 @@ def _executor(submission: Submission, hold: bool) -> _Executor:
     # A new one for each job: submitit keeps a dependency once set (1.5.4 drops None in update_parameters).
     executor = _Executor(folder=submission.folder, python=f"exec {shlex.quote(str(submission.python))}")
     more: dict[str, Any] = {
-        **dict(submission.options),
+        **{key: value or True for key, value in submission.options},  # True is submitit's bare flag
         # B: and exec: only our supervisor gets the signal; without B: children die of it, without exec bash does.
         "signal": f"B:USR2@{submission.signal_lead}",
         "comment": submission.comment,

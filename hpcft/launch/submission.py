@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
-from hpcft.recipe import Recipe
+from hpcft.recipe import Recipe, Resources
 from hpcft.rundir import RunDir
-from hpcft.schema import walltime_seconds
+from hpcft.schema import WHOLE_NODES, walltime_seconds
 
 SIGNAL_LEAD = 180
 """Seconds before the end at which Slurm is asked for USR2. It may come 60 s earlier still (sbatch's manual), and
 only confirms the deadline that the supervisor reads from its clock."""
+ELSEWHERE = "Name another folder with --runs or HPCFT_RUNS."
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Submission:
     python: Path
     setup: tuple[str, ...]
     options: tuple[tuple[str, str], ...]
-    """sbatch options, sorted."""
+    """sbatch options, sorted; an empty value is a bare flag."""
     walltime: int
     """Seconds."""
 
@@ -53,8 +56,10 @@ class Submission:
 
 
 def job_walltime(recipe: Recipe, cluster: Cluster) -> int:
-    """Seconds of one job: the recipe's, else the cluster's longest; whole minutes where Slurm counts them."""
-    text = recipe.resources.walltime or cluster.max_walltime
+    """Seconds of one job: the recipe's, else the longest that cluster and association allow; whole minutes where
+    Slurm counts them."""
+    limits = cluster.walltime_limits(recipe.resources.partition)
+    text = recipe.resources.walltime or next(iter(limits.values()), None)
     if text is None:
         raise ValueError("no walltime")
     seconds = walltime_seconds(text)
@@ -72,12 +77,11 @@ def make_submission(
 ) -> Submission:
     """The job of this number, as data; `excluded` are nodes that failed a job of this run alone."""
     setup = (*cluster.setup, *env.setup(), *code_setup(run.code))
-    asked = slurm_options(recipe, cluster) if cluster.kind == "slurm" else {}
+    asked = {**slurm_options(recipe, cluster), **batch_options(cluster)} if cluster.kind == "slurm" else {}
     if excluded and asked:
         asked["exclude"] = ",".join([*filter(None, [asked.get("exclude")]), *excluded])
-    options = tuple(sorted(asked.items()))
     walltime = job_walltime(recipe, cluster)
-    return Submission(run.path, number, after, env.python, setup, options, walltime)
+    return Submission(run.path, number, after, env.python, setup, tuple(sorted(asked.items())), walltime)
 
 
 def code_setup(code: Path) -> tuple[str, ...]:
@@ -86,19 +90,70 @@ def code_setup(code: Path) -> tuple[str, ...]:
 
 
 def slurm_options(recipe: Recipe, cluster: Cluster) -> dict[str, str]:
-    """sbatch options that the recipe and the cluster bring; time, names and dependency are not among them."""
+    """Options of sbatch and srun that the recipe and the cluster bring; an empty value is a bare flag.
+
+    Time, names and dependency are not among them.
+    """
     resources = recipe.resources
-    options: dict[str, str] = {"nodes": "1", "ntasks": "1"}
+    # One python on the first node: it starts the processes of all nodes itself.
+    options = {"nodes": str(resources.nodes), "ntasks" if resources.nodes == 1 else "ntasks-per-node": "1"}
     for key in ("partition", "account", "qos", "constraint"):
-        if value := getattr(cluster, key):
+        if value := getattr(resources, key) or getattr(cluster, key):
             options[key] = value
-    if resources.gpus and cluster.gpu_request:
-        key, _, value = cluster.gpu_request.partition("=")
-        options[key] = value.format(gpus=resources.gpus)
+    if cluster.reservation:
+        options["reservation"] = cluster.reservation
+    if cluster.exclude:
+        options["exclude"] = ",".join(cluster.exclude)
+    options |= gpu_options(resources.gpus, resources.nodes, cluster)
     if cpus := resources.cpus_per_process or (cluster.cpus_per_gpu if resources.gpus else None):
-        options["cpus-per-task"] = str(cpus * recipe.processes)
-    if memory := resources.memory:
-        options["mem"] = memory
-    elif cluster.memory_per_gpu and resources.gpus:
-        options["mem-per-gpu"] = cluster.memory_per_gpu
+        options["cpus-per-task"] = str(cpus * recipe.local_processes)
+    options |= _memory_options(resources, cluster)
     return {**options, **cluster.options}
+
+
+def gpu_options(gpus: int, nodes: int, cluster: Cluster) -> dict[str, str]:
+    """The option that asks for so many GPUs on each node; none for no GPU, and where jobs have whole nodes."""
+    if not gpus or cluster.gpu_request in (None, WHOLE_NODES):
+        return {}
+    key, _, value = cluster.gpu_request.partition("=")
+    of_the_job = key == "gpus"  # the others count by node, or by task, of which a node has one
+    return {key: value.format(gpus=gpus * nodes if of_the_job else gpus)}
+
+
+def _memory_options(resources: Resources, cluster: Cluster) -> dict[str, str]:
+    """The recipe's memory, else the cluster's rule."""
+    if resources.memory:
+        return {"mem": resources.memory}
+    if cluster.memory_per_gpu and resources.gpus:
+        return {"mem-per-gpu": cluster.memory_per_gpu}
+    if cluster.memory_per_cpu:
+        return {"mem-per-cpu": cluster.memory_per_cpu}
+    return {"mem": cluster.memory_per_node} if cluster.memory_per_node else {}
+
+
+def batch_options(cluster: Cluster) -> dict[str, str]:
+    """Options that only sbatch knows."""
+    # Slurm queues a preempted job again only if it may: a site's JobRequeue can be 0.
+    return {"requeue": ""} if cluster.preemption == "requeue" else {}
+
+
+def flags(options: Mapping[str, str]) -> list[str]:
+    """Options as arguments of a command: `--mem=60G`, and a bare `--contiguous` for an empty value."""
+    return [f"--{key}={value}" if value else f"--{key}" for key, value in sorted(options.items())]
+
+
+def check_folder(runs: Path) -> None:
+    """Raise UserError if jobs could not work in this folder for the characters in its path."""
+    text = str(runs)
+    unfit = {
+        "%": "Slurm and submitit put job numbers in the place of words with it",
+        ":": "it divides the folders of PYTHONPATH",
+        "\\": "sbatch drops it",
+    }
+    for sign, why in unfit.items():
+        if sign in text:
+            raise UserError(Fault(text, f'no jobs can run in a folder with "{sign}" in its path: {why}.', ELSEWHERE))
+    if not text.isprintable():
+        raise UserError(
+            Fault(repr(text)[1:-1], "no jobs can run in a folder with a line break in its path.", ELSEWHERE)
+        )

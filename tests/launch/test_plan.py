@@ -211,7 +211,8 @@ def test_numbers_that_do_not_fit_each_other_are_refused(desk: Desk, given: list[
         ),
         (
             "resources.walltime=2:00:01",
-            '--set resources.walltime: resources.walltime = "2:00:01": site allows 2:00:00. '
+            '--set resources.walltime: resources.walltime = "2:00:01": your association on site allows '
+            "2:00:00. "
             "The chain goes on past it by itself: write a walltime within it.",
         ),
         (
@@ -241,6 +242,48 @@ def test_a_cluster_that_cannot_be_asked_for_gpus_or_names_no_walltime_says_so(de
         "demo.yaml:12: the file of site has no gpu_request, so none can be asked for. Add it there.",
         'demo.yaml:11: resources.walltime is missing, and site has no max_walltime. Write "2:00:00".',
     ]
+
+
+def test_a_site_that_needs_an_account_says_where_to_write_it(desk: Desk) -> None:
+    desk.write("site.yaml", (desk.folder / "site.yaml").read_text() + "account_needed: true\n")
+    assert desk.faults() == [
+        "demo.yaml:11: site takes no job without an account. Write `account: ...` into the recipe's resources, or "
+        "`extends: site` and `account: ...` into home/.config/hpcft/clusters/site.yaml."
+    ]
+    assert "#SBATCH --account=lab-7\n" in desk.accepts("--set", "resources.account=lab-7")
+    desk.write("mine.yaml", "extends: ./site.yaml\naccount: lab-8\n")
+    assert "#SBATCH --account=lab-8\n" in desk.accepts("--cluster", "./mine.yaml")
+
+
+def test_a_walltime_beyond_the_partitions_limit_names_that_limit(desk: Desk) -> None:
+    desk.write("site.yaml", (desk.folder / "site.yaml").read_text() + "partition_walltime: 1:00:00\n")
+    assert desk.faults("--set", "resources.walltime=1:30:00") == [
+        '--set resources.walltime: resources.walltime = "1:30:00": the partition GPU on site allows 1:00:00. '
+        "The chain goes on past it by itself: write a walltime within it."
+    ]
+    desk.accepts("--set", "resources.walltime=1:30:00", "--set", "resources.partition=DGX")
+
+
+def test_more_cores_than_a_node_has_and_more_nodes_than_this_machine_is_are_refused(desk: Desk) -> None:
+    desk.write("site.yaml", (desk.folder / "site.yaml").read_text() + "cpus_per_node: 24\n")
+    given = ("--set", "resources.gpus=2", "--set", "resources.cpus_per_process=13")
+    assert desk.faults(*given) == [
+        "--set resources.cpus_per_process: resources.cpus_per_process = 13: 26 cores for the 2 processes of a node, "
+        "and one of site has 24. Write 12 at most."
+    ]
+    here = ("--cluster", "./here.yaml", "--set", "resources.walltime=1:00", "--set", "resources.gpus=0")
+    assert desk.faults(*here, "--set", "resources.nodes=2") == [
+        "--set resources.nodes: resources.nodes = 2: this machine is one node. Write 1."
+    ]
+
+
+def test_the_file_of_another_site_is_refused_on_a_login_node_that_a_file_knows(desk: Desk) -> None:
+    desk.patch.setattr("socket.gethostname", lambda: "login07.leonardo.local")
+    assert desk.faults() == [
+        'demo.yaml:3: site is not here: login07.leonardo.local is a login node of leonardo. Write "leonardo".'
+    ]
+    desk.write("site.yaml", (desk.folder / "site.yaml").read_text() + "hosts: ['login*']\n")
+    desk.accepts()
 
 
 def test_without_sbatch_on_path_nothing_is_submitted_to_slurm(desk: Desk) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
-from hpcft.launch.submission import Submission, job_walltime, make_submission, slurm_options
+from hpcft.launch.submission import Submission, flags, gpu_options, job_walltime, make_submission, slurm_options
 from hpcft.recipe import Data, Model, Recipe, Resources
 from hpcft.rundir import RunDir
 
@@ -99,3 +99,61 @@ def test_a_job_is_named_and_marked_as_its_runs_and_signalled_before_its_end() ->
     assert (long.job_name, long.comment) == ("hpcft-demo-2-007", "hpcft:/r/demo-2:7")
     assert long.folder == Path("/r/demo-2/jobs/007")
     assert (long.signal_lead, short.signal_lead) == (180, 20)
+
+
+def test_the_recipes_own_account_partition_qos_and_constraint_go_before_the_clusters() -> None:
+    mine = {"account": "mine", "partition": "H100", "qos": "long", "constraint": "nvme"}
+    options = slurm_options(recipe(gpus=1, **mine), CLUSTER)
+    assert {key: options[key] for key in mine} == mine
+
+
+def test_each_node_of_several_gets_its_share_and_one_task() -> None:
+    options = slurm_options(recipe(nodes=3, gpus=2, memory="100G"), CLUSTER)
+    assert (options["nodes"], options["ntasks-per-node"], "ntasks" in options) == ("3", "1", False)
+    assert (options["gpus-per-node"], options["cpus-per-task"], options["mem"]) == ("2", "12", "100G")
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ("gres=gpu:V100:{gpus}", {"gres": "gpu:V100:2"}),
+        ("gres=gpu:{gpus},nvme:100", {"gres": "gpu:2,nvme:100"}),
+        ("gpus-per-node=a100:{gpus}", {"gpus-per-node": "a100:2"}),
+        ("gpus-per-task={gpus}", {"gpus-per-task": "2"}),
+        ("gpus=v100-32:{gpus}", {"gpus": "v100-32:6"}),
+        ("whole-nodes", {}),
+    ],
+)
+def test_gpus_are_asked_for_as_the_site_wants_it(request_: str, expected: dict[str, str]) -> None:
+    assert gpu_options(2, 3, CLUSTER.model_copy(update={"gpu_request": request_})) == expected
+    assert gpu_options(0, 3, CLUSTER.model_copy(update={"gpu_request": request_})) == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "option"),
+    [("memory_per_gpu", "mem-per-gpu"), ("memory_per_cpu", "mem-per-cpu"), ("memory_per_node", "mem")],
+)
+def test_the_memory_rule_of_the_site_holds_where_the_recipe_says_nothing(rule: str, option: str) -> None:
+    site = CLUSTER.model_copy(update={"memory_per_gpu": None, rule: "7G"})
+    options = slurm_options(recipe(gpus=1), site)
+    assert {key: value for key, value in options.items() if key.startswith("mem")} == {option: "7G"}
+    options = slurm_options(recipe(gpus=1, memory="9G"), site)
+    assert {key: value for key, value in options.items() if key.startswith("mem")} == {"mem": "9G"}
+
+
+def test_a_reservation_bad_nodes_and_the_right_to_be_queued_again_are_passed_on() -> None:
+    site = CLUSTER.model_copy(
+        update={"reservation": "course", "exclude": ("gpu003", "gpu[007-009]"), "preemption": "requeue", "options": {}}
+    )
+    options = dict(make_submission(RunDir(Path("/r/demo")), 1, (), recipe(), site, ENV).options)
+    assert (options["reservation"], options["exclude"]) == ("course", "gpu003,gpu[007-009]")
+    assert options["requeue"] == ""
+    assert "requeue" not in slurm_options(recipe(), site)  # srun does not know it
+    assert flags({"requeue": "", "mem": "9G"}) == ["--mem=9G", "--requeue"]
+
+
+def test_the_default_walltime_is_the_shortest_limit_that_is_known() -> None:
+    site = CLUSTER.model_copy(update={"partition_walltime": "1:00:00"})
+    assert job_walltime(recipe(), site) == 3600
+    assert job_walltime(recipe(partition="H100"), site) == 7200
+    assert job_walltime(recipe(), site.model_copy(update={"max_walltime": None})) == 3600

@@ -1,0 +1,30 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=def-someone
+#SBATCH --comment=hpcft:/work/hpcft/demo:2
+#SBATCH --constraint=v100-32g
+#SBATCH --cpus-per-task=20
+#SBATCH --dependency=afterany:4711
+#SBATCH --gres=gpu:2
+#SBATCH --hint=nomultithread
+#SBATCH --hold
+#SBATCH --job-name=hpcft-demo-002
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --open-mode=append
+#SBATCH --output=/work/hpcft/demo/jobs/002/%j_0_log.out
+#SBATCH --qos=qos_gpu-t3
+#SBATCH --signal=B:USR2@180
+#SBATCH --time=90
+
+# setup
+unset PYTHONHOME PYTHONSTARTUP
+export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+export PATH=/envs/ft/bin:$PATH
+export VIRTUAL_ENV=/envs/ft
+export PYTHONPATH=/work/hpcft/demo/code PYTHONSAFEPATH=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+exec /envs/ft/bin/python -u -m submitit.core._submit /work/hpcft/demo/jobs/002
