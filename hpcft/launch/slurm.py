@@ -188,10 +188,10 @@ def marked(run: str) -> tuple[dict[str, bool], int]:
 
     Raises UserError if Slurm is away.
     """
-    output = _call("squeue", "--me", "--noheader", "--format=%A|%Q|%r|%k")
-    fields = [line.split("|", 3) for line in output.splitlines()]
-    mine = {each[0]: _held(each[1], each[2]) for each in fields if each[3].startswith(f"hpcft:{run}:")}
-    return mine, len(fields)
+    output = _call("squeue", "--me", "--noheader", "--format=%A|%Q|%r|%T|%k")
+    fields = [line.split("|", 4) for line in output.splitlines()]
+    mine = {each[0]: _held(each[1], each[2]) for each in fields if each[4].startswith(f"hpcft:{run}:")}
+    return mine, sum(each[3] != "COMPLETING" for each in fields)
 
 
 def _held(priority: str, reason: str) -> bool:

@@ -165,22 +165,22 @@ def test_without_accounting_a_job_that_is_gone_is_simply_not_known(desk: Desk) -
 
 
 MARKED = """\
-1|4294901757|None|hpcft:/runs/demo:1
-2|0|JobHeldUser|hpcft:/runs/demo-2:1
-3|0|None|(null)
-4|0|JobHeldUser|hpcft:/runs/demo:2
-5|0|None|hpcft:/runs/demo:3
-6|0|JobHeldAdmin|hpcft:/runs/demo:4
-7|0|JobHeldUser|hpcft:/runs/other|hpcft:/runs/demo:5
-8|4294901756|Dependency|hpcft:/runs/demo:6
+1|4294901757|None|RUNNING|hpcft:/runs/demo:1
+2|0|JobHeldUser|PENDING|hpcft:/runs/demo-2:1
+3|0|None|COMPLETING|(null)
+4|0|JobHeldUser|PENDING|hpcft:/runs/demo:2
+5|0|None|PENDING|hpcft:/runs/demo:3
+6|0|JobHeldAdmin|PENDING|hpcft:/runs/demo:4
+7|0|JobHeldUser|PENDING|hpcft:/runs/other|hpcft:/runs/demo:5
+8|4294901756|Dependency|PENDING|hpcft:/runs/demo:6
 """
 
 
 def test_marked_jobs_are_those_of_just_this_run_with_whether_we_hold_each(desk: Desk) -> None:
     desk.write("squeue.txt", MARKED)
     desk.program("squeue", f'echo "$@" > {desk.folder}/calls; /bin/cat {desk.folder}/squeue.txt')
-    assert slurm.marked("/runs/demo") == ({"1": False, "4": True, "5": True, "6": False, "8": False}, 8)
-    assert (desk.folder / "calls").read_text() == "--me --noheader --format=%A|%Q|%r|%k\n"
+    assert slurm.marked("/runs/demo") == ({"1": False, "4": True, "5": True, "6": False, "8": False}, 7)
+    assert (desk.folder / "calls").read_text() == "--me --noheader --format=%A|%Q|%r|%T|%k\n"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcft.launch import chain
 from tests.slurm.lab import Lab
 from tests.slurm.runs import Site, calls, counting, is_training, leaves_nothing, make_site, processes_of, queue
 
@@ -109,6 +110,29 @@ def test_after_scancel_of_one_job_the_next_goes_on(site: Site) -> None:
     site.hpcft("resume", run.name)
     wait_for_training(site, 4)
     assert [job.number for job in run.jobs() if job.started] == [1, 2, 4]
+
+
+def test_no_more_jobs_are_queued_than_the_site_takes_and_the_run_needs(site: Site) -> None:
+    with (site.folder / "lab.yaml").open("a") as file:
+        file.write("max_submit: 5\n")
+    hold = ("sbatch", "--parsable", "--hold", "-o", "/dev/null", "--wrap", "true")
+    mine = [site.lab.run(*hold)]
+    run = site.submit("resources.queued=4", "resources.memory=240G")  # so much that only one job fits a node
+    assert len(queue(site.lab, run)) == 4, "with the one that is there already, five"
+    wait_for_training(site)
+    chain.top_up(run, 1, needed=2)
+    site.wait("the surplus to leave", lambda: len(queue(site.lab, run)) == 3)
+    assert [(job.ended or {}).get("ending") for job in run.jobs()] == [None, None, None, "cancelled"]
+    mine += [site.lab.run(*hold)]
+    refused = site.hpcft("submit", str(site.recipe), "--set", "name=refused", code=2)
+    assert refused == (
+        "hpcft: cluster lab: takes 5 jobs of a user, and 5 of yours are in the queue."
+        " Try again when one of them has ended.\n"
+    )
+    assert not site.run("refused").path.exists()
+    site.lab.run("scancel", *mine)
+    site.hpcft("cancel", run.name)
+    assert leaves_nothing(site.lab, run)
 
 
 def test_a_model_that_broke_after_the_submit_halts_the_chain(site: Site) -> None:
