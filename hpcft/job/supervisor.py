@@ -21,8 +21,9 @@ from hpcft.job import notice, verdict
 from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
+from hpcft.job.processes import Death, die_with_parent
 from hpcft.job.queueing import Queueing, jobs_needed
-from hpcft.job.workers import Death, Workers, die_with_parent
+from hpcft.job.workers import REFUSED, Workers
 from hpcft.launch import chain, local, nodes, slurm
 from hpcft.launch.status import LIVE
 from hpcft.recipe import Recipe
@@ -41,8 +42,6 @@ TOO_LATE = verdict.Halt(
 )
 STRAGGLER = verdict.Halt("a worker did not end though the others had.", "See `hpcft logs`.")
 RESERVE_BYTES = 256 << 10
-REFUSED = 2
-"""Exit code of a worker that found a fault of the user's and wrote fault.json."""
 
 
 def run_job(run_path: str, number: int) -> str:
@@ -195,15 +194,16 @@ class Supervisor:
         """Until all workers have ended; the first that failed, if one has."""
         first_end: float | None = None
         while not workers.all_ended():
-            if death := workers.death():
-                return death
+            if workers.death():
+                workers.settle()
+                return workers.death()
             progress = self._beat(workers)
             self._look_for_reasons_to_stop(workers, progress)
             if self.stop_reason and "resume_step" not in progress:
                 return None  # they are still starting: there is nothing to save, and an import cannot be asked to stop
             if self.stop_reason and self.deadline.end and time.time() > self.deadline.end - 1.0:
                 return Death(0, -9, TOO_LATE)  # the scheduler is about to end us as well
-            if any(process.poll() is not None for process in workers.processes):
+            if workers.any_ended():
                 first_end = first_end or time.monotonic()
                 if time.monotonic() - first_end > STRAGGLER_PATIENCE:
                     return Death(0, -9, STRAGGLER)
@@ -252,6 +252,8 @@ class Supervisor:
         known = verdict.has_known_cause(self.job.log) or bool(death and death.why)
         ending = "killed" if code == -9 else "crashed"
         more = {"reason": why.reason, "fix": why.fix, "exit_code": code, "rank": death.rank if death else None}
+        if death and death.node:
+            more["node"] = death.node
         name = self._end(ending, {**progress, **more}, cancel=False)
         if slurm_job_id():
             self._keep_away_from_node_of(self.job, known_cause=known)

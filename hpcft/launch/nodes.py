@@ -25,8 +25,8 @@ class Blame:
 
 
 def node_of(job: JobDir) -> str | None:
-    """The first node of a job, as Slurm calls it."""
-    return (job.started or {}).get("node") or (job.ended or {}).get("node")
+    """The node of a job, as Slurm calls it: of several, the one that failed if that is known, else the first."""
+    return (job.ended or {}).get("node") or (job.started or {}).get("node")
 
 
 def excluded(run: RunDir) -> dict[str, str]:
