@@ -189,6 +189,31 @@ def test_debug_refuses_what_is_no_walltime(desk: Desk) -> None:
     ]
 
 
+def test_debug_takes_a_file_for_a_recipe_and_any_other_word_for_a_run(desk: Desk) -> None:
+    make_run(desk, "demo")
+    assert desk.faults(verb="debug", recipe="jobs/demo") == ["jobs/demo: cannot be read: no such file or directory."]
+    assert desk.faults(verb="debug", recipe="demos.yaml") == ["demos.yaml: cannot be read: no such file or directory."]
+    (fault,) = desk.faults("--runs", "runs", verb="debug", recipe="demos")
+    assert fault == "demos: no run of this name in runs. There: demo."
+    desk.change("name: demo", "name: two words")
+    desk.write("recipe", (desk.folder / "demo.yaml").read_bytes())
+    assert desk.faults(verb="debug", recipe="recipe")[0].startswith("recipe:1: name =")
+
+
+def test_debug_names_every_option_that_does_not_fit_and_what_a_run_lacks(desk: Desk) -> None:
+    make_run(desk, "demo")
+    options = ("--steps", "2", "--set", "train.seed=1", "--cluster", "local")
+    assert desk.faults(*options, verb="debug", recipe="demo") == [
+        "--steps: goes with --run. Add it.",
+        "--set: goes with a recipe; a run is looked into as it is. Leave it out.",
+        "--cluster: goes with a recipe; a run is looked into as it is. Leave it out.",
+    ]
+    assert desk.faults("--run", "--runs", "runs", verb="debug", recipe="demo") == [
+        "demo: its env /e has no bin/python that can be run. Make it again there, or debug its recipe.",
+        "demo: was submitted by an hpcft that had no `debug --run`. Leave out --run, or debug its recipe.",
+    ]
+
+
 # --- status ---
 
 

@@ -92,9 +92,10 @@ class Others:
         dead = [Death(rank, code, node=self._name(rank)) for rank, code in self.ended.items() if code]
         for node in self._open():
             rank = node * self._local
-            silent = time.monotonic() - self._heard[node] > self._silence
-            if silent or self._gone():
-                name = self._name(rank)
+            name, silent = self._name(rank), time.monotonic() - self._heard[node] > self._silence
+            if self._gone() and name is None:  # it never began: the log says why
+                dead.append(Death(rank, self._step.returncode if self._step else 1))
+            elif silent or self._gone():
                 what = "nothing is heard of it" if silent else "its srun has ended"
                 why = Halt(f"the node {name or f'number {node + 1}'} was lost: {what}", "See `hpcft logs`.")
                 dead.append(Death(rank, -9, why, name))

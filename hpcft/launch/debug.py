@@ -1,68 +1,183 @@
-"""`hpcft debug`: a shell where a job would run, in the env and with the variables that it would have."""
+"""`hpcft debug`: a shell, or a run's first steps, where a job would run and as it would run."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shlex
+import shutil
+import signal
 import subprocess
+import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import hpcft
-from hpcft.launch import slurm
-from hpcft.launch.condaenv import worker_variables
+from hpcft.errors import Fault, UserError
+from hpcft.launch import chain, slurm
+from hpcft.launch.cluster import Cluster
+from hpcft.launch.condaenv import Env, worker_variables
 from hpcft.launch.plan import Plan
 from hpcft.launch.submission import code_setup, flags, slurm_options
-from hpcft.rundir import make_root
+from hpcft.recipe import Recipe, is_path
+from hpcft.rundir import Lock, RunDir, locked, make_root, write_json
 
 SHORT = "0:30:00"
-"""Walltime of a debug shell where neither command nor cluster names one."""
+"""Walltime where neither command nor cluster names one."""
+STEPS = 3
+"""Steps that `--run` makes when not told how many."""
+MODULE = "hpcft.train.debug"
 LEAK = "unset ${!SLURM_NTASKS*} ${!SLURM_STEP*} SLURM_PROCID SLURM_LOCALID SLURM_TASKS_PER_NODE"
 """What srun sets for its own task makes libraries believe that they were started as ranks."""
+FAREWELL = 10.0
+"""Seconds that srun has to end when our terminal has closed."""
 
 
-def shell_lines(plan: Plan) -> tuple[str, ...]:
-    """What the shell reads first: the setup of the job, the code as it is now, and a prompt that says where it is."""
+@dataclass(frozen=True)
+class Session:
+    """What is looked into, and where."""
+
+    name: str
+    recipe: Recipe
+    """As it is run here: on one node."""
+    cluster: Cluster
+    env: Env
+    code: Path
+    """Folder that hpcft is imported from."""
+    steps: int | None = None
+    """Steps to run in the terminal; a shell when not given."""
+    walltime: str | None = None
+    run: RunDir | None = None
+    """The run whose newest checkpoint and features are read, and nothing of which is written."""
+
+
+def means_recipe(text: str) -> bool:
+    """Whether this is a recipe's file, not a run's name: by its folder, its ending, or since there is such a file."""
+    return is_path(text) or Path(text).is_file()
+
+
+def of_recipe(plan: Plan, steps: int | None, walltime: str | None) -> Session:
+    """A session with the code as it is now."""
     here = Path(hpcft.__file__).parent.parent
-    variables = worker_variables(plan.recipe.resources.cpus_per_process or 1, plan.cluster.internet)
-    return (
-        "[ -r ~/.bashrc ] && . ~/.bashrc",
-        *plan.cluster.setup,
-        *plan.env.setup(),
-        *code_setup(here),
+    recipe = on_one_node(plan.recipe, alone=steps is not None)
+    return Session(recipe.name, recipe, plan.cluster, plan.env, here, steps, walltime)
+
+
+def of_run(run: RunDir, steps: int | None, walltime: str | None) -> Session:
+    """A session with a run's own code, env and cluster. Raises UserError if they cannot be had."""
+    cluster, env, faults = chain.run_cluster(run), chain.run_env(run), []
+    if not os.access(env.python, os.X_OK):
+        what = f"its env {env.prefix} has no bin/python that can be run."
+        faults.append(Fault(run.name, what, "Make it again there, or debug its recipe."))
+    if steps is not None and not (run.code / f"{MODULE.replace('.', '/')}.py").is_file():
+        what = "was submitted by an hpcft that had no `debug --run`."
+        faults.append(Fault(run.name, what, "Leave out --run, or debug its recipe."))
+    if cluster.kind == "slurm" and not slurm.available():
+        faults.append(Fault(f"cluster {cluster.name}", "srun is not on PATH.", "Call this on a login node there."))
+    if faults:
+        raise UserError(faults)
+    recipe = on_one_node(run.recipe, alone=steps is not None)
+    return Session(run.name, recipe, cluster, env, run.code, steps, walltime, run)
+
+
+def on_one_node(recipe: Recipe, *, alone: bool) -> Recipe:
+    """The recipe for one node; `alone`: for one process too, which loads its rows itself, so that `breakpoint()` works
+    in all of it."""
+    resources = recipe.resources.model_copy(update={"nodes": 1})
+    if not alone:
+        return recipe.model_copy(update={"resources": resources})
+    resources = resources.model_copy(update={"gpus": min(1, resources.gpus), "processes": None})
+    data = recipe.data.model_copy(update={"workers": 0})
+    return recipe.model_copy(update={"resources": resources, "data": data})
+
+
+def script(session: Session, folder: Path) -> str:
+    """What bash reads: the setup of the job, and a prompt that says where it is, or the python of the first steps."""
+    variables = worker_variables(session.recipe.resources.cpus_per_process or 1, session.cluster.internet)
+    if session.run:
+        variables["PYTHONDONTWRITEBYTECODE"] = "1"  # the run's own code is as it was
+    lines = (
+        *session.cluster.setup,
+        *session.env.setup(),
+        *code_setup(session.code),
         "export " + " ".join(f"{key}={value}" for key, value in variables.items()),
         LEAK,
-        f"PS1='[hpcft {plan.recipe.name} on \\h] \\w\\$ '",
     )
-
-
-def command(plan: Plan, rcfile: Path, walltime: str | None) -> list[str]:
-    """The command that opens the shell: srun on a cluster, bash itself on this machine."""
-    bash = ["bash", "--rcfile", str(rcfile), "-i"]
-    if plan.cluster.kind == "local":
-        return bash
-    options = {**slurm_options(plan.recipe, plan.cluster), "time": walltime or SHORT}
-    if walltime is None:
-        options |= plan.cluster.debug_options
-    return ["srun", *flags(options), f"--job-name=hpcft-debug-{plan.recipe.name}", "--pty", *bash]
-
-
-def describe(plan: Plan, walltime: str | None) -> str:
-    """The whole of it as text, for `--dry-run`."""
-    return "\n".join([shlex.join(command(plan, Path("RCFILE"), walltime)), "", "# RCFILE", *shell_lines(plan)])
-
-
-def open_shell(plan: Plan, root: Path, walltime: str | None) -> int:
-    """The shell's exit code, after the user has left it."""
-    make_root(root)  # the file must be where the compute node sees it
-    handle, name = tempfile.mkstemp(prefix=".debug-", suffix=".sh", dir=root)
-    rcfile = Path(name)
-    try:
+    if session.steps is None:
+        here = f"PS1='[hpcft {session.name} on \\h] \\w\\$ '"
         # bash has read it whole before its first line runs, so that it is gone even if the terminal closes.
-        lines = (f"rm -f {shlex.quote(name)}", *shell_lines(plan))
-        os.write(handle, ("\n".join(lines) + "\n").encode())
-        os.close(handle)
+        lines = (f"rm -rf {shlex.quote(str(folder))}", "[ -r ~/.bashrc ] && . ~/.bashrc", *lines, here)
+    else:
+        words = [str(session.env.python), "-m", MODULE, str(folder), str(session.steps)]
+        lines = (*lines, "exec " + shlex.join([*words, *([str(session.run.path)] if session.run else [])]))
+    return "\n".join(lines) + "\n"
+
+
+def command(session: Session, folder: Path) -> list[str]:
+    """The command that has the terminal: srun on a cluster, bash itself on this machine."""
+    file = str(folder / "script.sh")
+    bash = ["bash", "--rcfile", file, "-i"] if session.steps is None else ["bash", file]
+    if session.cluster.kind == "local":
+        return bash
+    options = {**slurm_options(session.recipe, session.cluster), "time": session.walltime or SHORT}
+    if session.walltime is None:
+        options |= session.cluster.debug_options
+    return ["srun", *flags(options), f"--job-name=hpcft-debug-{session.name}", "--pty", *bash]
+
+
+def describe(session: Session) -> str:
+    """The whole of it as text, for `--dry-run`."""
+    folder = Path("FOLDER")
+    parts = [shlex.join(command(session, folder)), "", "# FOLDER/script.sh", script(session, folder)]
+    if session.steps is not None:
+        parts += ["# FOLDER/recipe.json", json.dumps(session.recipe.model_dump(mode="json"), indent=1)]
+    return "\n".join(parts)
+
+
+def start(session: Session, root: Path) -> int:
+    """The exit code of the shell or of the first steps; all that they needed on disk is gone then."""
+    make_root(root)  # the folder must be where the compute node sees it
+    _clear_left_behind(root)
+    folder = Path(tempfile.mkdtemp(prefix=".debug-", dir=root))
+    lock = Lock(folder / "lock")
+    lock.take()
+    try:
+        (folder / "script.sh").write_text(script(session, folder))
+        write_json(folder / "recipe.json", session.recipe.model_dump(mode="json"))
+        (folder / "jobs" / "001").mkdir(parents=True)
         with slurm.scrubbed_environment():
-            return subprocess.call(command(plan, rcfile, walltime))
+            return _call(command(session, folder))
     finally:
-        rcfile.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.drop()
+
+
+def _clear_left_behind(root: Path) -> None:
+    """Remove the folders of sessions that were killed."""
+    for path in root.glob(".debug-*"):
+        with contextlib.suppress(OSError), locked(path / "lock") as mine:
+            if mine:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _call(words: list[str]) -> int:
+    """The exit code of a command that has the terminal."""
+    process = subprocess.Popen(words)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # it is for those in the terminal
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        before[number] = signal.signal(number, _leave)
+    try:
+        return process.wait()
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(FAREWELL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del frame
+    sys.exit(128 + number)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 def on_other_nodes(count: int, command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The command that runs this one once on each node of our job but the first.
 
-    It has the job's GPUs there, since a step without --gres gets all of them. SLURM_NODEID counts from 0 in it.
+    It has the job's GPUs there, since a step that asks for none gets what the job asked for by node or task.
+    SLURM_NODEID counts from 0 in it.
     """
     flags = {
         "nodes": str(count),
@@ -22,5 +23,8 @@ def on_other_nodes(count: int, command: Sequence[str], environment: Mapping[str,
     }
     if cpus := environment.get("SLURM_CPUS_PER_TASK"):
         flags["cpus-per-task"] = cpus  # srun does not take it from the job in 22.05 and 23.02
+    if gpus := environment.get("SLURM_GPUS"):  # the job asked by --gpus, for those of all its nodes
+        kind, colon, total = gpus.rpartition(":")
+        flags["gpus"] = f"{kind}{colon}{int(total) * count // (count + 1)}"
     options = [f"--{key}={value}" for key, value in sorted(flags.items())]
     return ["srun", "--overlap", "--quiet", *options, *command]

@@ -85,5 +85,5 @@ def test_a_terminal_that_closes_leaves_nothing(site: Site) -> None:
 
 def test_a_dry_run_prints_the_command_and_opens_nothing(site: Site) -> None:
     text = site.hpcft("debug", str(site.recipe), "--dry-run")
-    assert text.startswith("srun ") and "--pty bash --rcfile RCFILE -i" in text and "--time=0:30:00" in text
+    assert text.startswith("srun ") and "--pty bash --rcfile FOLDER/script.sh -i" in text and "--time=0:30:00" in text
     assert "export FROM_THE_CLUSTER=1" in text and not queue(site.lab)
