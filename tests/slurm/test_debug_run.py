@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 import hpcft
 from hpcft.rundir import RunDir
 from tests.slurm.lab import Lab
-from tests.slurm.processes import eventually, job_processes
-from tests.slurm.runs import HPCFT, Site, is_training, leaves_nothing, make_site, queue
+from tests.slurm.processes import eventually
+from tests.slurm.runs import HPCFT, Site, is_training, leaves_nothing, make_site
 
 PDB = r"\(Pdb\) "
 STEP = "    share, accelerator, recipe = training.share, training.accelerator, training.recipe\n"
@@ -87,12 +88,21 @@ def run(site: Site) -> Iterator[RunDir]:
     site.hpcft("cancel", run.name)
 
 
+def processes_with(word: bytes) -> list[str]:
+    """Processes of this machine with this word on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [path.parent.name] if word in path.read_bytes().split(b"\0") else []
+    return found
+
+
 def no_session_is_left(site: Site) -> bool:
     """Whether soon nothing but runs lies in the runs' folder."""
     return eventually(lambda: not list(site.runs.glob(".debug-*")), seconds=15)
 
 
-def test_a_breakpoint_is_reached_and_continued_on_a_compute_node(site: Site, checkout: str) -> None:
+def test_a_breakpoint_is_reached_and_continued_on_a_compute_node(site: Site, run: RunDir, checkout: str) -> None:
     options = ("--run", "--set", "train.seed=1", "--set", "resources.processes=2")
     terminal = Terminal(site, str(site.recipe), *options, PYTHONPATH=checkout)
     assert "step 1 of 100000: loss " in terminal.until(PDB)
@@ -100,33 +110,41 @@ def test_a_breakpoint_is_reached_and_continued_on_a_compute_node(site: Site, che
     assert terminal.ask("p recipe.processes, training.control.ranks") == "(1, 1)"
     node = terminal.ask("import os; p = print(os.environ['SLURMD_NODENAME'], os.environ.get('SLURM_NTASKS'))")
     assert node in ("gpu1 None", "gpu2 None")
-    facts = site.lab.run("squeue", "--noheader", "--format=%j %P %C %l")
+    facts = site.lab.run("squeue", "--noheader", "--name=hpcft-debug-tiny", "--format=%j %P %C %l")
     assert facts == "hpcft-debug-tiny debug 1 30:00"
     rest, code = terminal.end("c")
     assert "step 2 of 100000: loss " in rest and "step 3 of 100000: loss " in rest and "step 4" not in rest
     assert code == 0 and no_session_is_left(site)
-    assert eventually(lambda: not queue(site.lab) and not job_processes(site.lab.folder), seconds=20)
 
 
-@pytest.mark.parametrize("place", ["slurm", "local"])
-def test_an_exception_and_ctrl_c_open_the_debugger_where_they_happened(site: Site, checkout: str, place: str) -> None:
-    where = ["--cluster", "local"] if place == "local" else []
-    fails = Terminal(site, str(site.recipe), "--run", "--set", "train.warmup_steps=3", *where, PYTHONPATH=checkout)
-    endless = Terminal(site, str(site.recipe), "--run", "--steps", "90000", "--set", "train.seed=7000000", *where)
+def test_an_exception_and_ctrl_c_open_the_debugger_where_they_happened(site: Site, checkout: str) -> None:
+    fails = Terminal(site, str(site.recipe), "--run", "--set", "train.warmup_steps=3", PYTHONPATH=checkout)
+    endless = ("--run", "--steps", "90000")
+    interrupted = [Terminal(site, str(site.recipe), *endless, *more) for more in ((), ("--cluster", "local"))]
     said = fails.until(PDB)
     assert "step 1 of 100000" in said and "ValueError: an edit fails at step 1" in said
     assert fails.ask("p step") == "1"
     assert fails.end("q")[1] == 1
-    endless.until("step 2 of")
-    endless.child.sendintr()
-    assert "KeyboardInterrupt" in endless.until(PDB)
-    assert endless.ask("p 40 + 2") == "42"
-    assert endless.end("q")[1] == 130
+    for terminal in interrupted:
+        terminal.until("step 2 of")
+        terminal.child.sendintr()
+        assert "KeyboardInterrupt" in terminal.until(PDB)
+        assert terminal.ask("p 40 + 2") == "42"
+        assert terminal.end("q")[1] == 130
+    assert no_session_is_left(site)
+
+
+def test_a_terminal_that_closes_takes_the_steps_with_it(site: Site) -> None:
+    terminal = Terminal(site, str(site.recipe), "--run", "--steps", "90000")
+    terminal.until("step 2 of")
+    terminal.child.close(force=False)
+    named = ("squeue", "--noheader", "--name=hpcft-debug-tiny")
+    assert eventually(lambda: not site.lab.run(*named) and not processes_with(b"hpcft.train.debug"), seconds=30)
     assert no_session_is_left(site)
 
 
 def test_a_run_is_looked_into_from_its_last_checkpoint_and_stays_as_it_was(site: Site, run: RunDir) -> None:
-    site.wait("two checkpoints", lambda: len(run.saved_steps()) == 2 and is_training(run.job(1)))
+    site.wait("a checkpoint", lambda: bool(run.saved_steps()) and is_training(run.job(1)))
     rest, code = Terminal(site, run.name, "--run", "--steps", "1").end()
     assert "hpcft: goes on at step " in rest and "bit-exact" in rest and code == 0
     assert is_training(run.job(1)), "it trains on beside us"
@@ -140,17 +158,9 @@ def test_a_run_is_looked_into_from_its_last_checkpoint_and_stays_as_it_was(site:
     assert no_session_is_left(site)
 
 
-def test_a_terminal_that_closes_takes_the_steps_with_it(site: Site) -> None:
-    terminal = Terminal(site, str(site.recipe), "--run", "--steps", "90000")
-    terminal.until("step 2 of")
-    terminal.child.close(force=False)
-    assert eventually(lambda: not queue(site.lab) and not job_processes(site.lab.folder), seconds=30), queue(site.lab)
-    assert no_session_is_left(site)
-
-
 def test_a_dry_run_prints_command_script_and_recipe_and_opens_nothing(site: Site) -> None:
     before = sorted(site.runs.glob("*"))
     text = site.hpcft("debug", str(site.recipe), "--run", "--steps", "5", "--dry-run")
     assert text.startswith("srun ") and "--pty bash FOLDER/script.sh" in text
     assert "-m hpcft.train.debug FOLDER 5\n" in text and '"workers": 0' in text
-    assert sorted(site.runs.glob("*")) == before and not queue(site.lab)
+    assert sorted(site.runs.glob("*")) == before
