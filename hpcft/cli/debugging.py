@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpcft.cli.app import ClusterName, Overrides, Runs, app, choose_one, runs_folder
+from hpcft.cli.app import ClusterName, Overrides, Runs, app, choose_one
 from hpcft.errors import Fault, UserError
 
 Target = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's file; else a run's name or prefix.")]
@@ -35,12 +35,12 @@ def debug(
         found = choose_one(runs, target)
         session, root = debug_.of_run(found, count, walltime), found.path.parent
     else:
-        plan = make_plan(Path(target), tuple(overrides), cluster)
-        session, root = debug_.of_recipe(plan, count, walltime), None
+        plan = make_plan(Path(target), tuple(overrides), cluster, runs)
+        session, root = debug_.of_recipe(plan, count, walltime), plan.root
     if dry_run:
         print(debug_.describe(session))
         return
-    raise typer.Exit(debug_.start(session, root or runs_folder(runs, session.cluster)))
+    raise typer.Exit(debug_.start(session, root))
 
 
 def _check_options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -78,7 +79,8 @@ def test_the_exit_code_is_the_shells_and_a_walltime_takes_the_jobs_partition(sit
 def test_a_terminal_that_closes_leaves_nothing(site: Site) -> None:
     shell = Shell(site)
     job = shell.ask("echo $SLURM_JOB_ID")
-    shell.terminal.close(force=False)
+    with contextlib.suppress(pexpect.ExceptionPexpect):  # it says so if hpcft has not ended within 0.3 s
+        shell.terminal.close(force=False)
     site.wait("the job to go", lambda: job not in queue(site.lab) and not job_processes(site.lab.folder), 30)
     assert not list(site.runs.iterdir())
 
