@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hpcft
 from hpcft.errors import Fault, UserError
@@ -32,6 +34,8 @@ STEPS = 3
 MODULE = "hpcft.train.debug"
 LEAK = "unset ${!SLURM_NTASKS*} ${!SLURM_STEP*} SLURM_PROCID SLURM_LOCALID SLURM_TASKS_PER_NODE"
 """What srun sets for its own task makes libraries believe that they were started as ranks."""
+FRESH = 60.0
+"""Seconds for which the folder of a session is left alone, whether it is locked or not."""
 FAREWELL = 10.0
 """Seconds that srun has to end when our terminal has closed."""
 
@@ -94,6 +98,17 @@ def on_one_node(recipe: Recipe, *, alone: bool) -> Recipe:
     return recipe.model_copy(update={"resources": resources, "data": data})
 
 
+def recipe_values(session: Session) -> dict[str, Any]:
+    """The recipe as the session's code reads it: of a run, with the keys that are in its own, which may be older."""
+    now = session.recipe.model_dump(mode="json")
+    if session.run is None:
+        return now
+    values: dict[str, Any] = json.loads((session.run.path / "recipe.json").read_bytes())
+    for section in ("resources", "data"):
+        values[section] = {key: now[section].get(key, old) for key, old in values.get(section, {}).items()}
+    return values
+
+
 def script(session: Session, folder: Path) -> str:
     """What bash reads: the setup of the job, and a prompt that says where it is, or the python of the first steps."""
     variables = worker_variables(session.recipe.resources.cpus_per_process or 1, session.cluster.internet)
@@ -109,7 +124,7 @@ def script(session: Session, folder: Path) -> str:
     if session.steps is None:
         here = f"PS1='[hpcft {session.name} on \\h] \\w\\$ '"
         # bash has read it whole before its first line runs, so that it is gone even if the terminal closes.
-        lines = (f"rm -rf {shlex.quote(str(folder))}", "[ -r ~/.bashrc ] && . ~/.bashrc", *lines, here)
+        lines = (f"rm -rf {shlex.quote(str(folder))} 2> /dev/null", "[ -r ~/.bashrc ] && . ~/.bashrc", *lines, here)
     else:
         words = [str(session.env.python), "-m", MODULE, str(folder), str(session.steps)]
         lines = (*lines, "exec " + shlex.join([*words, *([str(session.run.path)] if session.run else [])]))
@@ -133,7 +148,7 @@ def describe(session: Session) -> str:
     folder = Path("FOLDER")
     parts = [shlex.join(command(session, folder)), "", "# FOLDER/script.sh", script(session, folder)]
     if session.steps is not None:
-        parts += ["# FOLDER/recipe.json", json.dumps(session.recipe.model_dump(mode="json"), indent=1)]
+        parts += ["# FOLDER/recipe.json", json.dumps(recipe_values(session), indent=1)]
     return "\n".join(parts)
 
 
@@ -146,21 +161,24 @@ def start(session: Session, root: Path) -> int:
     lock.take()
     try:
         (folder / "script.sh").write_text(script(session, folder))
-        write_json(folder / "recipe.json", session.recipe.model_dump(mode="json"))
+        write_json(folder / "recipe.json", recipe_values(session))
         (folder / "jobs" / "001").mkdir(parents=True)
         with slurm.scrubbed_environment():
             return _call(command(session, folder))
     finally:
+        lock.drop()  # first: NFS keeps a removed file that is open
         shutil.rmtree(folder, ignore_errors=True)
-        lock.drop()
 
 
 def _clear_left_behind(root: Path) -> None:
-    """Remove the folders of sessions that were killed."""
+    """Remove the folders of sessions that were killed, but none that is being made at this moment."""
     for path in root.glob(".debug-*"):
-        with contextlib.suppress(OSError), locked(path / "lock") as mine:
-            if mine:
-                shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime < FRESH:
+                continue
+            with locked(path / "lock") as mine:
+                if mine:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _call(words: list[str]) -> int:
