@@ -98,15 +98,13 @@ def test_submitting_sends_that_script_held_and_without_the_variables_of_a_job_ar
     assert os.environ["SLURM_CPU_BIND"] == "x"  # ours again
 
 
-def test_a_refused_submit_says_sbatchs_own_words(desk: Desk) -> None:
-    desk.program(
-        "sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1"
-    )
+def test_a_refusal_that_is_not_known_says_sbatchs_own_words(desk: Desk) -> None:
+    desk.program("sbatch", "echo 'sbatch: error: Batch job submission failed: The moon is full' >&2; exit 1")
     submission = Submission(desk.folder / "runs/demo", 1, (), Path("/env/bin/python"), (), (), 60)
     submission.folder.mkdir(parents=True)
     with pytest.raises(UserError) as refusal:
         slurm.submit(submission, print)
-    assert str(refusal.value) == "sbatch: Batch job submission failed: Invalid partition name specified"
+    assert str(refusal.value) == "sbatch: Batch job submission failed: The moon is full"
 
 
 # --- what Slurm says of jobs ---
@@ -198,7 +196,7 @@ def test_marked_jobs_are_those_of_just_this_run_with_whether_we_hold_each(desk: 
     ],
 )
 def test_the_time_left_is_read_as_squeue_writes_it(text: str, seconds: int | None) -> None:
-    assert slurm._seconds_left(text) == seconds
+    assert slurm.seconds_left(text) == seconds
 
 
 def test_the_end_is_what_squeue_says_then_what_the_job_was_told_then_unknown(desk: Desk) -> None:
