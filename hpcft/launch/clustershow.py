@@ -19,7 +19,7 @@ def print_clusters() -> None:
     """A table of all known cluster files."""
     table = Table("cluster", "from", "GPU", "walltime", "here")
     for name, path in sorted(cluster_files().items()):
-        source = "hpcft" if path.parent == SHIPPED else str(path.parent)
+        source = "hpcft" if path.parent == SHIPPED else "you"
         try:
             cluster = read_cluster_file(Choice(name, "hpcft cluster list")).cluster
         except UserError as error:

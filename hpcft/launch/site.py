@@ -68,10 +68,10 @@ def differences(site: ClusterFile, facts: SiteFacts) -> Iterator[Fault]:
     """Everything that a cluster file says otherwise than Slurm, each with its mend."""
     cluster, where = site.cluster, site.where
     assert facts.partitions is not None  # whoever asks has seen to it
-    for part in _partition_faults(where("partition"), "partition", cluster.partition, facts.partitions):
-        if isinstance(part, Fault):
-            yield part
-            continue
+    chosen = _partition_faults(where("partition"), "partition", cluster.partition, facts.partitions)
+    known = [part for part in chosen if isinstance(part, Partition)]
+    yield from (part for part in chosen if isinstance(part, Fault))
+    for part in known:
         yield from _node_differences(site, part)
         asked, who = cluster.partition_walltime, f"the partition {part.name}"
         yield from _walltime_difference(where("partition_walltime"), "partition_walltime", asked, part.walltime, who)
@@ -80,6 +80,8 @@ def differences(site: ClusterFile, facts: SiteFacts) -> Iterator[Fault]:
             what = f"preemption = {cluster.preemption}: Slurm says {part.preemption} of {part.name}."
             yield Fault(where("preemption"), what, f"Write {there}." if there else "Remove it.")
     yield from _account_differences(site, facts)
+    if known and (not cluster.account or any(each.account == cluster.account for each in facts.associations or ())):
+        yield from _limit_differences(site, limits(cluster, facts, known[0].name), facts)
 
 
 def unknown(facts: SiteFacts) -> list[str]:
@@ -108,9 +110,9 @@ def most_gpus(nodes: Sequence[Nodes], kind: str) -> int:
 def limits(cluster: Cluster, facts: SiteFacts, partition: str | None) -> Limits:
     """What binds this user's jobs there: the tightest of association and qos."""
     mine = _associations(cluster, facts, partition)
-    chosen = cluster.qos or next((each.default_qos for each in mine if each.default_qos), None)
-    if chosen is None and mine and len(mine[0].qos) == 1:
-        chosen = mine[0].qos[0]
+    allowed = [name for each in mine for name in each.qos]
+    default = next((each.default_qos for each in mine if each.default_qos), allowed[0] if len(allowed) == 1 else None)
+    chosen = cluster.qos if cluster.qos in allowed else default
     found = [each.limits for each in mine]
     if facts.qos and chosen in facts.qos:
         found.append(facts.qos[chosen])
@@ -211,8 +213,12 @@ def _account_differences(site: ClusterFile, facts: SiteFacts) -> Iterator[Fault]
     if cluster.qos and qos and cluster.qos not in qos:
         what = f'qos = "{cluster.qos}": your account may not use it.'
         yield Fault(where("qos"), what, did_you_mean(cluster.qos, qos))
+
+
+def _limit_differences(site: ClusterFile, bound: Limits, facts: SiteFacts) -> Iterator[Fault]:
+    cluster, where = site.cluster, site.where
+    if not facts.associations:
         return
-    bound = limits(cluster, facts, cluster.partition)
     yield from _walltime_difference(
         where("max_walltime"), "max_walltime", cluster.max_walltime, bound.walltime, "your association or qos"
     )
