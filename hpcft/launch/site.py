@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from hpcft.errors import Fault, did_you_mean
-from hpcft.launch.cluster import Cluster, ClusterFile
+from hpcft.launch.cluster import MEMORY_RULES, Cluster, ClusterFile
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts
 from hpcft.launch.submission import slurm_options
 from hpcft.recipe import RecipeFile
@@ -24,14 +24,14 @@ def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partit
     Slurm itself says it too late: it looks at a job that is submitted held only when it is released, and then lets it
     wait for ever.
     """
-    recipe, resources, cluster = file.recipe, file.recipe.resources, site.cluster
+    resources, cluster = file.recipe.resources, site.cluster
     mine = resources.partition is not None
     where = file.where("resources.partition") if mine else site.where("partition")
     key = "resources.partition" if mine else "partition"
     chosen = _partition_faults(where, key, resources.partition or cluster.partition, partitions)
     faults = [part for part in chosen if isinstance(part, Fault)]
-    nodes = [kind for part in chosen if isinstance(part, Partition) for kind in part.nodes]
     yield from faults
+    nodes = [kind for part in chosen if isinstance(part, Partition) for kind in part.nodes]
     if faults or not nodes:
         return
     if resources.gpus:
@@ -45,23 +45,25 @@ def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partit
     if resources.nodes > total:
         what = f"resources.nodes = {resources.nodes}: the partition has {total}."
         yield Fault(file.where("resources.nodes"), what, f"Ask for {total} at most.")
-    options = slurm_options(recipe, cluster)
+    yield from _size_faults(file, site, nodes)
+    place = file.where("resources.constraint") if resources.constraint else site.where("constraint")
+    yield from _feature_faults(place, resources.constraint or cluster.constraint, nodes)
+
+
+def _size_faults(file: RecipeFile, site: ClusterFile, nodes: Sequence[Nodes]) -> Iterator[Fault]:
+    """That no node has as many cores, or as much memory."""
+    resources = file.recipe.resources
+    options = slurm_options(file.recipe, site.cluster)
     cores, most_cores = int(options.get("cpus-per-task", 1)), max(kind.cpus for kind in nodes)
     if cores > most_cores:
         what = f"each node would have to give {cores} cores, and has {most_cores}."
         place = file.where("resources.cpus_per_process") if resources.cpus_per_process else site.where("cpus_per_gpu")
         yield Fault(place, what, "Ask for fewer for each process.")
-    needed, most_memory = _memory(options, resources.gpus, cores), max(kind.memory for kind in nodes)
-    if needed > most_memory:
-        what = f"each node would have to give {_gigabytes(needed)} of memory, and has {_gigabytes(most_memory)}."
-        rule = next(
-            (key for key in ("memory_per_gpu", "memory_per_cpu", "memory_per_node") if getattr(cluster, key)), ""
-        )
-        place = file.where("resources.memory") if resources.memory else site.where(rule)
-        yield Fault(place, what, "Ask for less.")
-    wanted = resources.constraint or cluster.constraint
-    place = file.where("resources.constraint") if resources.constraint else site.where("constraint")
-    yield from _feature_faults(place, wanted, nodes)
+    memory, most_memory = _memory(options, resources.gpus, cores), max(kind.memory for kind in nodes)
+    if memory > most_memory:
+        what = f"each node would have to give {_gigabytes(memory)} of memory, and has {_gigabytes(most_memory)}."
+        rule = next((key for key in MEMORY_RULES if getattr(site.cluster, key)), "options")
+        yield Fault(file.where("resources.memory") if resources.memory else site.where(rule), what, "Ask for less.")
 
 
 def differences(site: ClusterFile, facts: SiteFacts) -> Iterator[Fault]:

@@ -35,6 +35,10 @@ PENDING_REASONS = {
     "AssocMaxJobsLimit": "you already run as many jobs as you may",
     "QOSMaxJobsPerUserLimit": "you already run as many jobs as you may",
     "AssocGrpNodeLimit": "your group already uses its share of nodes",
+    "BadConstraints": "no node here has what it asks for: it will never start",
+    "AssocMaxWallDurationPerJobLimit": "its walltime is above your association's limit: it will never start",
+    "QOSMaxWallDurationPerJobLimit": "its walltime is above the qos's limit: it will never start",
+    "PartitionTimeLimit": "its walltime is above the partition's limit: it will never start",
 }
 
 
@@ -202,7 +206,7 @@ def marked(run: str) -> tuple[dict[str, bool], int]:
 
 def _held(priority: str, reason: str) -> bool:
     """Whether we hold a job: its priority is 0 from the start, and the reason says so a moment later."""
-    return priority == "0" and reason != "JobHeldAdmin"
+    return priority == "0" and reason not in ("JobHeldAdmin", "BadConstraints")
 
 
 def end_time(job_id: str) -> float | None:

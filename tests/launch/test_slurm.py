@@ -115,6 +115,7 @@ SQUEUE = """\
 4713|PENDING|Resources|
 4714|PENDING|ReqNodeNotAvail, UnavailableNodes:gpu[001-004]|
 4715|PENDING|SomethingNew|
+4716|PENDING|BadConstraints||0
 9999|RUNNING|None|gpu002
 """
 SACCT = """\
@@ -130,13 +131,14 @@ def test_one_squeue_and_one_sacct_tell_the_state_of_all_jobs(desk: Desk) -> None
     desk.write("sacct.txt", SACCT)
     desk.program("squeue", f'echo squeue "$@" >> {desk.folder}/calls; /bin/cat {desk.folder}/squeue.txt')
     desk.program("sacct", f'echo sacct "$@" >> {desk.folder}/calls; /bin/cat {desk.folder}/sacct.txt')
-    running, gone = ["4711", "4712", "4713", "4714", "4715"], ["4700", "4701", "4702", "4703", "4704"]
+    running, gone = ["4711", "4712", "4713", "4714", "4715", "4716"], ["4700", "4701", "4702", "4703", "4704"]
     assert slurm.query([*running, *gone]) == {
         "4711": JobState("RUNNING", "", "gpu[001]"),
         "4712": JobState("PENDING", "waits for the job before it"),
         "4713": JobState("PENDING", "next in line, waits for a free node"),
         "4714": JobState("PENDING", "the nodes it needs are away"),
         "4715": JobState("PENDING", "SomethingNew"),
+        "4716": JobState("PENDING", "no node here has what it asks for: it will never start"),
         "4700": JobState("COMPLETED", "", "gpu001", "0:0"),
         "4701": JobState("CANCELLED", "", "gpu001", "0:15"),
         "4702": JobState("OUT_OF_ME", "", "gpu002", "0:125"),
