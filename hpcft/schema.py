@@ -192,6 +192,12 @@ for name in ("timestamp", "binary", "set", "omap", "pairs"):
     del Loader.yaml_constructors[f"tag:yaml.org,2002:{name}"]  # no value of a recipe is one
 
 
+def yaml_line(key: str, value: object) -> str:
+    """`key: value` as one line of YAML."""
+    # In a list, whose brackets go again: by itself PyYAML ends a value with a line of dots.
+    return f"{key}: {yaml.safe_dump([value], default_flow_style=True, width=1 << 16, allow_unicode=True)[1:-2]}"
+
+
 def read_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
     """The mapping in a YAML text, and the line of each dotted key. Raises UserError: syntax, duplicate keys."""
     faults: list[Fault] = []

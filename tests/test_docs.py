@@ -14,10 +14,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_recipe_page_is_made_from_the_code() -> None:
-    page = runpy.run_path(str(ROOT / "docs" / "make_recipe_page.py"))["page"]()
-    fix = "run: python docs/make_recipe_page.py > docs/recipe.md"
-    assert (ROOT / "docs" / "recipe.md").read_text() == page, fix
+@pytest.mark.parametrize("name", ["recipe.md", "clusters.md"])
+def test_the_pages_of_keys_are_made_from_the_code(name: str) -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "make_pages.py"))["PAGES"][name]()
+    assert (ROOT / "docs" / name).read_text() == page, "run: python docs/make_pages.py"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

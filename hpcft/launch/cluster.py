@@ -210,6 +210,18 @@ def cluster_files() -> dict[str, Path]:
     return {path.stem: path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.yaml"))}
 
 
+def files_here() -> list[ClusterFile]:
+    """The files that name this machine among their hosts, but for those with faults."""
+    found = []
+    for name in cluster_files():
+        try:
+            file = read_cluster_file(Choice(name, name))
+        except UserError:
+            continue  # said when it is asked for
+        found += [file] if file.cluster.is_here() else []
+    return found
+
+
 def read_cluster(choice: Choice) -> Cluster:
     """The cluster of this name or path. Raises UserError: unknown name, faults in the file."""
     return read_cluster_file(choice).cluster

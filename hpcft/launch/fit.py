@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
-from hpcft.errors import Fault, UserError
+from hpcft.errors import Fault
 from hpcft.launch import local, slurm
-from hpcft.launch.cluster import Choice, Cluster, cluster_files, read_cluster, user_folder
+from hpcft.launch.cluster import Cluster, files_here, user_folder
 from hpcft.recipe import RecipeFile
 from hpcft.schema import walltime_seconds
 
@@ -42,15 +42,11 @@ def wrong_site(cluster: Cluster, where: str) -> Iterator[Fault]:
     """That this is a login node of another site whose file is known, and not of the cluster's."""
     if cluster.kind == "local" or cluster.is_here():
         return
-    for name in cluster_files():
-        try:
-            other = read_cluster(Choice(name, where))
-        except UserError:
-            continue  # a file of the user's that is not at issue here
-        if other.is_here():
-            what = f"{cluster.name} is not here: {socket.gethostname()} is a login node of {name}."
-            yield Fault(where, what, f'Write "{name}".')
-            return
+    for other in files_here()[:1]:
+        name = other.cluster.name
+        what = f"{cluster.name} is not here: {socket.gethostname()} is a login node of {name}."
+        yield Fault(where, what, f'Write "{name}".')
+        return
 
 
 def _no_account(file: RecipeFile, cluster: Cluster) -> Fault:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcft.errors import Fault, UserError
-from hpcft.launch.cluster import Choice, Cluster, read_cluster
+from hpcft.launch.cluster import Choice, Cluster, ClusterFile, read_cluster_file
 from hpcft.launch.condaenv import Env, find_env, lacking
 from hpcft.launch.fit import fit, wrong_site
 from hpcft.launch.hub import absence_fault, model_folder
 from hpcft.launch.inputs import recipe_faults
 from hpcft.launch.room import room_faults
+from hpcft.launch.site import impossible
+from hpcft.launch.slurm_site import read_partitions
 from hpcft.launch.submission import Submission, job_walltime, make_submission
 from hpcft.launch.weights import count_parameters
 from hpcft.recipe import Recipe, RecipeFile, check_recipe
@@ -58,11 +60,11 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
     file, faults = check_recipe(path, overrides)
     if file is None:
         raise UserError(faults)
-    cluster = env = root = parameters = None
+    site = env = root = parameters = None
     try:
-        cluster = find_cluster(file, cluster_name)
-        faults += wrong_site(cluster, "--cluster" if cluster_name else file.where("cluster"))
-        root = runs_root(runs, cluster)
+        site = find_site(file, cluster_name)
+        faults += wrong_site(site.cluster, "--cluster" if cluster_name else file.where("cluster"))
+        root = runs_root(runs, site.cluster)
     except UserError as error:
         faults += error.faults
     try:
@@ -73,22 +75,26 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
     except UserError as error:
         faults += error.faults
     faults += recipe_faults(file)
-    if cluster is not None and not file.doubtful & {"cluster", "train", "resources"}:
-        faults += fit(file, cluster)
-    if cluster is not None and "model" not in file.doubtful:
-        folder = model_folder(cluster, file.recipe.model)
+    if site is not None and not file.doubtful & {"cluster", "train", "resources"}:
+        faults += fit(file, site.cluster)
+        if site.cluster.kind == "slurm" and not faults and (partitions := read_partitions()):
+            faults += impossible(file, site, partitions)
+    if site is not None and "model" not in file.doubtful:
+        folder = model_folder(site.cluster, file.recipe.model)
         parameters = count_parameters(folder) if folder else None
-        faults += _model_faults(file, cluster, cluster_name, root, parameters)
-    if faults or cluster is None or env is None or root is None:
+        faults += _model_faults(file, site.cluster, cluster_name, root, parameters)
+    if faults or site is None or env is None or root is None:
         raise UserError(faults)
-    return Plan(file, cluster, env, root, parameters)
+    return Plan(file, site.cluster, env, root, parameters)
 
 
-def find_cluster(file: RecipeFile, name: str | None) -> Cluster:
+def find_site(file: RecipeFile, name: str | None) -> ClusterFile:
     """The cluster that is named, else the recipe's, with its cache as a whole path. Raises UserError."""
-    cluster = read_cluster(Choice(name or file.recipe.cluster, "--cluster" if name else file.where("cluster")))
-    cache = cluster.folder("cache")  # its variables may have no value on a compute node
-    return cluster if cache is None else cluster.model_copy(update={"cache": str(cache.absolute())})
+    site = read_cluster_file(Choice(name or file.recipe.cluster, "--cluster" if name else file.where("cluster")))
+    cache = site.cluster.folder("cache")  # its variables may have no value on a compute node
+    if cache is None:
+        return site
+    return replace(site, cluster=site.cluster.model_copy(update={"cache": str(cache.absolute())}))
 
 
 def runs_root(given: Path | None, cluster: Cluster) -> Path:

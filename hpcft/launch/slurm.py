@@ -35,6 +35,10 @@ PENDING_REASONS = {
     "AssocMaxJobsLimit": "you already run as many jobs as you may",
     "QOSMaxJobsPerUserLimit": "you already run as many jobs as you may",
     "AssocGrpNodeLimit": "your group already uses its share of nodes",
+    "BadConstraints": "no node here has what it asks for: it will never start",
+    "AssocMaxWallDurationPerJobLimit": "its walltime is above your association's limit: it will never start",
+    "QOSMaxWallDurationPerJobLimit": "its walltime is above the qos's limit: it will never start",
+    "PartitionTimeLimit": "its walltime is above the partition's limit: it will never start",
 }
 
 
@@ -66,7 +70,7 @@ class _Executor(submitit.SlurmExecutor):
         """submitit's, but sbatch inherits the submit lock: should it outlive us, the next hpcft waits for it."""
         path = self.folder / f".submission-{os.getpid()}.sh"
         path.write_text(self._make_submission_file_text(command, ""))
-        output = _call("sbatch", str(path), inherits=True)
+        output = call("sbatch", str(path), inherits=True)
         job = self.job_class(folder=self.folder, job_id=self._get_job_id_from_submission_command(output), tasks=[0])
         job.paths.move_temporary_file(path, "submission_file", keep_as_symlink=True)
         return job
@@ -105,12 +109,18 @@ def script(submission: Submission) -> str:
 
 
 def submit(submission: Submission, payload: Callable[[], object]) -> str:
-    """The id of the new job, which is held until `release`. Raises UserError with sbatch's own words."""
+    """The id of the new job, which is held until `release`. Raises UserError with what sbatch objects to."""
     with scrubbed_environment():
         try:
             return str(_executor(submission, hold=True).submit(payload).job_id)
         except FailedSubmissionError as error:  # sbatch's answer names no job
             raise UserError(Fault("sbatch", str(error))) from None
+        except UserError as error:
+            from hpcft.launch import refusals, slurm_site  # only where it is needed
+
+            options = {**dict(submission.options), "time": str(math.ceil(submission.walltime / 60))}
+            faults = [refusals.explain(fault, options, slurm_site.known_names) for fault in error.faults]
+            raise UserError(faults) from None
 
 
 def available() -> bool:
@@ -121,24 +131,24 @@ def available() -> bool:
 def exclude(ids: Sequence[str], nodes: Sequence[str]) -> None:
     """Keep jobs that wait away from these nodes, and no others. Raises UserError with scontrol's words."""
     if ids:
-        _call("scontrol", "update", f"JobId={','.join(ids)}", f"ExcNodeList={','.join(nodes)}")
+        call("scontrol", "update", f"JobId={','.join(ids)}", f"ExcNodeList={','.join(nodes)}")
 
 
 def mail_at_end(job_id: str, address: str, name: str) -> None:
     """Have Slurm write a mail when this job ends, with this name in its subject. Raises UserError."""
-    _call("scontrol", "update", f"JobId={job_id}", f"JobName={name}", f"MailUser={address}", "MailType=END,FAIL")
+    call("scontrol", "update", f"JobId={job_id}", f"JobName={name}", f"MailUser={address}", "MailType=END,FAIL")
 
 
 def release(ids: Sequence[str]) -> None:
     """Let held jobs go, in one call. Raises UserError with scontrol's words."""
     if ids:
-        _call("scontrol", "release", ",".join(ids))
+        call("scontrol", "release", ",".join(ids))
 
 
 def cancel(ids: Sequence[str]) -> None:
     """Cancel these jobs in one call: a chain ended one by one would start its next. Gone ones do not matter."""
     if ids:
-        _call("scancel", *ids, tolerate="Invalid job id specified")
+        call("scancel", *ids, tolerate="Invalid job id specified")
 
 
 def query(ids: Sequence[str], account: Sequence[str] | None = None) -> dict[str, JobState] | None:
@@ -152,7 +162,7 @@ def query(ids: Sequence[str], account: Sequence[str] | None = None) -> dict[str,
         return {}
     try:
         # Without --jobs: squeue fails as a whole if one id of the list is no longer known.
-        output = _call("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N|%Q")
+        output = call("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N|%Q")
     except UserError:
         return None
     wanted, states = set(ids), {}
@@ -172,7 +182,7 @@ def query(ids: Sequence[str], account: Sequence[str] | None = None) -> dict[str,
 def _account(ids: Sequence[str]) -> dict[str, JobState]:
     """Ended jobs from accounting; nothing where a site has none."""
     try:
-        output = _call("sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList,ExitCode", "-j", ",".join(ids))
+        output = call("sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList,ExitCode", "-j", ",".join(ids))
     except UserError:
         return {}
     states = {}
@@ -188,7 +198,7 @@ def marked(run: str) -> tuple[dict[str, bool], int]:
 
     Raises UserError if Slurm is away.
     """
-    output = _call("squeue", "--me", "--noheader", "--format=%A|%Q|%r|%T|%k")
+    output = call("squeue", "--me", "--noheader", "--format=%A|%Q|%r|%T|%k")
     fields = [line.split("|", 4) for line in output.splitlines()]
     mine = {each[0]: _held(each[1], each[2]) for each in fields if each[4].startswith(f"hpcft:{run}:")}
     return mine, sum(each[3] != "COMPLETING" for each in fields)
@@ -196,7 +206,7 @@ def marked(run: str) -> tuple[dict[str, bool], int]:
 
 def _held(priority: str, reason: str) -> bool:
     """Whether we hold a job: its priority is 0 from the start, and the reason says so a moment later."""
-    return priority == "0" and reason != "JobHeldAdmin"
+    return priority == "0" and reason not in ("JobHeldAdmin", "BadConstraints")
 
 
 def end_time(job_id: str) -> float | None:
@@ -205,17 +215,17 @@ def end_time(job_id: str) -> float | None:
     SLURM_JOB_END_TIME exists since 23.02; before that, and after a change of the limit, squeue knows.
     """
     try:
-        output = _call("squeue", "--noheader", "--jobs", job_id, "--format=%L")
+        output = call("squeue", "--noheader", "--jobs", job_id, "--format=%L")
     except UserError:
         output = ""
-    left = _seconds_left(output.strip())
+    left = seconds_left(output.strip())
     if left is not None:
         return time.time() + left
     text = os.environ.get("SLURM_JOB_END_TIME", "")
     return float(text) if text.isdigit() else None
 
 
-def _seconds_left(text: str) -> int | None:
+def seconds_left(text: str) -> int | None:
     """Seconds in squeue's time left, `1-02:03:04`, `02:03:04`, `03:04`; None for UNLIMITED, INVALID and the like."""
     days, dash, clock = text.rpartition("-")
     parts = clock.split(":")
@@ -245,7 +255,7 @@ def scrubbed_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _call(program: str, *arguments: str, tolerate: str | None = None, inherits: bool = False) -> str:
+def call(program: str, *arguments: str, tolerate: str | None = None, inherits: bool = False) -> str:
     """What the program printed. Raises UserError with its own words if it failed."""
     command = [program, *arguments]
     try:

@@ -98,15 +98,13 @@ def test_submitting_sends_that_script_held_and_without_the_variables_of_a_job_ar
     assert os.environ["SLURM_CPU_BIND"] == "x"  # ours again
 
 
-def test_a_refused_submit_says_sbatchs_own_words(desk: Desk) -> None:
-    desk.program(
-        "sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1"
-    )
+def test_a_refusal_that_is_not_known_says_sbatchs_own_words(desk: Desk) -> None:
+    desk.program("sbatch", "echo 'sbatch: error: Batch job submission failed: The moon is full' >&2; exit 1")
     submission = Submission(desk.folder / "runs/demo", 1, (), Path("/env/bin/python"), (), (), 60)
     submission.folder.mkdir(parents=True)
     with pytest.raises(UserError) as refusal:
         slurm.submit(submission, print)
-    assert str(refusal.value) == "sbatch: Batch job submission failed: Invalid partition name specified"
+    assert str(refusal.value) == "sbatch: Batch job submission failed: The moon is full"
 
 
 # --- what Slurm says of jobs ---
@@ -117,6 +115,7 @@ SQUEUE = """\
 4713|PENDING|Resources|
 4714|PENDING|ReqNodeNotAvail, UnavailableNodes:gpu[001-004]|
 4715|PENDING|SomethingNew|
+4716|PENDING|BadConstraints||0
 9999|RUNNING|None|gpu002
 """
 SACCT = """\
@@ -132,13 +131,14 @@ def test_one_squeue_and_one_sacct_tell_the_state_of_all_jobs(desk: Desk) -> None
     desk.write("sacct.txt", SACCT)
     desk.program("squeue", f'echo squeue "$@" >> {desk.folder}/calls; /bin/cat {desk.folder}/squeue.txt')
     desk.program("sacct", f'echo sacct "$@" >> {desk.folder}/calls; /bin/cat {desk.folder}/sacct.txt')
-    running, gone = ["4711", "4712", "4713", "4714", "4715"], ["4700", "4701", "4702", "4703", "4704"]
+    running, gone = ["4711", "4712", "4713", "4714", "4715", "4716"], ["4700", "4701", "4702", "4703", "4704"]
     assert slurm.query([*running, *gone]) == {
         "4711": JobState("RUNNING", "", "gpu[001]"),
         "4712": JobState("PENDING", "waits for the job before it"),
         "4713": JobState("PENDING", "next in line, waits for a free node"),
         "4714": JobState("PENDING", "the nodes it needs are away"),
         "4715": JobState("PENDING", "SomethingNew"),
+        "4716": JobState("PENDING", "no node here has what it asks for: it will never start"),
         "4700": JobState("COMPLETED", "", "gpu001", "0:0"),
         "4701": JobState("CANCELLED", "", "gpu001", "0:15"),
         "4702": JobState("OUT_OF_ME", "", "gpu002", "0:125"),
@@ -198,7 +198,7 @@ def test_marked_jobs_are_those_of_just_this_run_with_whether_we_hold_each(desk: 
     ],
 )
 def test_the_time_left_is_read_as_squeue_writes_it(text: str, seconds: int | None) -> None:
-    assert slurm._seconds_left(text) == seconds
+    assert slurm.seconds_left(text) == seconds
 
 
 def test_the_end_is_what_squeue_says_then_what_the_job_was_told_then_unknown(desk: Desk) -> None:

@@ -44,6 +44,8 @@ class Lab:
     """Short (at most 80 characters), new, and on a local disk. Logs stay in folder/log after stop()."""
     nodes: int = 2
     """Named gpu1, gpu2, …"""
+    settings: str = ""
+    """More lines of slurm.conf."""
     dies_with_parent: bool = False
     """Have Linux kill the daemons when the thread that started them ends, however it ends."""
     daemons: dict[str, Daemon] = field(default_factory=dict)
@@ -175,7 +177,7 @@ class Lab:
             NODE_LINE.substitute(values, node=node, port=port)
             for node, port in zip(self.node_names, node_ports, strict=True)
         ]
-        self.conf.write_text(SLURM_CONF.substitute(values, nodes="\n".join(nodes)))
+        self.conf.write_text(SLURM_CONF.substitute(values, nodes="\n".join(nodes)) + self.settings)
         gres = [GRES_LINE.substitute(node=node, device=device) for node in self.node_names for device in GRES]
         (self.folder / "etc/gres.conf").write_text("\n".join(gres) + "\n")
         accounts = self.folder / "etc/slurmdbd.conf"
