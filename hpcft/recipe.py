@@ -165,7 +165,8 @@ class Recipe(Section):
     cluster: str = "orfeo"
     """A file of hpcft/launch/clusters or ~/.config/hpcft/clusters without its .yaml, or a path to one."""
     env: str | None = None
-    """conda environment by name, or by prefix, which has a slash; the one that submits when not given."""
+    """conda environment by name, by prefix, which has a slash, or by its file, `../envs/v100.yml`; the one that submits
+    when not given."""
     model: Model
     data: Data
     train: Train = Train()

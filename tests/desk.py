@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from hpcft.cli import main
+from tests.standins import make_venv, put_torch
 
 RECIPE = """\
 name: demo
@@ -74,6 +78,12 @@ class Desk:
         assert text.count(old) == 1, (old, text)
         self.write(name, text.replace(old, new))
 
+    def env(self, name: str) -> Path:
+        """A virtual environment in the folder, in which a recipe can train."""
+        path = self.write(f"{name}/bin/python", f'#!/bin/sh\nexec {own_env()}/bin/python "$@"\n')
+        path.chmod(0o755)
+        return path.parent.parent
+
     def program(self, name: str, script: str = "exit 1") -> None:
         """A program of this name on PATH, which runs these shell lines."""
         path = self.write(f"bin/{name}", f"#!/bin/sh\n{script}\n")
@@ -115,6 +125,16 @@ class Desk:
         return answer.out
 
 
+@cache
+def own_env() -> Path:
+    """The env from which a desk submits: all that these tests run on, and a torch for its V100s."""
+    folder = tempfile.TemporaryDirectory(prefix="hpcft-desk-")
+    atexit.register(folder.cleanup)
+    prefix = make_venv(Path(folder.name).resolve() / "env")
+    put_torch(prefix, "2.10.0+cu128", "12.8", "sm_70 sm_75 sm_80")
+    return prefix
+
+
 def make_desk(folder: Path, patch: pytest.MonkeyPatch) -> Desk:
     """A desk with a recipe that can be submitted, if only `sbatch` were a real one."""
     desk = Desk(folder.resolve(), patch)
@@ -126,9 +146,11 @@ def make_desk(folder: Path, patch: pytest.MonkeyPatch) -> Desk:
     desk.write("here.yaml", HERE.format(folder=desk.folder))
     desk.program("sbatch")
     (desk.folder / "home").mkdir()
-    for name in ("HPCFT_RUNS", "XDG_CONFIG_HOME", "CONDA_EXE", "CONDA_ENVS_PATH", "CONDA_ENVS_DIRS"):
+    folders = ("HPCFT_RUNS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "CONDA_ENVS_PATH", "CONDA_ENVS_DIRS")
+    for name in (*folders, "CONDA_EXE", "MAMBA_EXE", "MAMBA_ROOT_PREFIX", "CONDA_PREFIX"):
         patch.delenv(name, raising=False)
     patch.setenv("HOME", str(desk.folder / "home"))
     patch.setenv("PATH", str(desk.folder / "bin"))
+    patch.setattr(sys, "prefix", str(own_env()))
     patch.chdir(desk.folder)
     return desk

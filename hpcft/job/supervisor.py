@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
 import os
 import shutil
@@ -24,7 +23,8 @@ from hpcft.job.handover import claimed_by_later, take_lock
 from hpcft.job.processes import Death, die_with_parent
 from hpcft.job.queueing import Queueing, jobs_needed
 from hpcft.job.workers import REFUSED, Workers
-from hpcft.launch import chain, local, nodes, slurm
+from hpcft.launch import chain, envfacts, local, nodes, slurm
+from hpcft.launch.envfit import modules_needed
 from hpcft.launch.status import LIVE
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir, read_json, write_json
@@ -104,7 +104,7 @@ class Supervisor:
             return self._end("idle")
         if loop := verdict.crash_loop(run):
             return self._halt(loop, "idle")
-        if missing := missing_packages(self.recipe):
+        if missing := envfacts.missing(list(modules_needed(self.recipe))):
             names = ", ".join(missing)
             halt = verdict.Halt(f"missing in the env {sys.prefix}: {names}.", "Install them there, then resume.")
             return self._halt(halt, "refused")
@@ -167,7 +167,7 @@ class Supervisor:
             workers.start(os.environ)
             self.queueing = Queueing(self.run_dir, self.job.number, self._jobs_needed)
             self.queueing.start()
-            record_env(self.run_dir.path / "env.json")
+            record_env(self.run_dir, self.job)
             death = self._watch(workers)
         finally:
             workers.kill()
@@ -298,14 +298,3 @@ class Supervisor:
             chain.cancel_queued(self.run_dir, behind=self.job.number)
         except UserError as error:
             print(f"hpcft: {error} Queued jobs will leave by themselves.", file=sys.stderr)
-
-
-def missing_packages(recipe: Recipe) -> list[str]:
-    """Packages that the workers will import and this env has not; found without importing them."""
-    files = (recipe.data.train, recipe.data.validation, recipe.data.test)
-    needed = ["torch", "transformers", "accelerate", "safetensors", "numpy", "tensorboard"]
-    if any(path and Path(path).suffix != ".jsonl" for path in files):
-        needed.append("pandas")
-    if any(path and Path(path).suffix == ".parquet" for path in files):
-        needed.append("pyarrow")
-    return [name for name in needed if importlib.util.find_spec(name) is None]

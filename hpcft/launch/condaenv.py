@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hpcft.errors import Fault, UserError, did_you_mean
+from hpcft.launch import envfacts
+from hpcft.launch.envfile import EnvFile, is_env_file, read_env_file
 from hpcft.schema import expand
 
-NEEDED = ("submitit", "pydantic", "yaml")
+PATIENCE = 120
+"""Seconds for an env's python to read what is installed: a listing of a folder, on a busy file system."""
+FLAGS = "hpcft_flags=$-; set +eu"
+"""Scripts of packages read variables that are not set, and may end in a test that fails."""
+FLAGS_BACK = "case $hpcft_flags in *e*) set -e;; esac; case $hpcft_flags in *u*) set -u;; esac; unset hpcft_flags"
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,8 @@ class Env:
     """A conda environment, or a venv, by its prefix."""
 
     prefix: Path
+    file: EnvFile | None = None
+    """What it was found by, where that was a file."""
 
     @property
     def python(self) -> Path:
@@ -42,9 +53,24 @@ class Env:
             return (*lines, f"export VIRTUAL_ENV={prefix}")
         return (
             *lines,
-            f"export CONDA_PREFIX={prefix} CONDA_DEFAULT_ENV={shlex.quote(self.prefix.name)}",
-            f'for script in {prefix}/etc/conda/activate.d/*.sh; do [ -r "$script" ] && . "$script"; done',
+            FLAGS,
+            # sbatch hands on the variables of the env that was active: first its own scripts take back theirs.
+            _source("$CONDA_PREFIX", "deactivate.d"),
+            "unset VIRTUAL_ENV ${!CONDA_PREFIX_*}",
+            f"export CONDA_PREFIX={prefix} CONDA_DEFAULT_ENV={shlex.quote(self.prefix.name)} CONDA_SHLVL=1",
+            _source("$CONDA_PREFIX", "activate.d"),
+            FLAGS_BACK,
         )
+
+
+def _source(prefix: str, folder: str) -> str:
+    """A line that runs an env's scripts as `conda activate` would, if it has any."""
+    return f'for script in "{prefix}"/etc/conda/{folder}/*.sh; do [ -r "$script" ] && . "$script"; done'
+
+
+def marker(prefix: Path) -> Path:
+    """The file beside an env that stands there while `hpcft env create` has not come to its end."""
+    return prefix.parent / f".{prefix.name}.unfinished"
 
 
 def worker_variables(threads: int, internet: bool) -> dict[str, str]:
@@ -63,26 +89,59 @@ def worker_variables(threads: int, internet: bool) -> dict[str, str]:
     }
 
 
-def lacking(env: Env) -> list[str]:
-    """Packages that the batch process imports before it can say anything, and that this env has not."""
-    if env.prefix == Path(sys.prefix):
-        return []
-    code = f"import importlib.util as u; print(*[n for n in {NEEDED!r} if u.find_spec(n) is None])"
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run([env.python, "-c", code], capture_output=True, text=True, env=variables)
-    return done.stdout.split() if done.returncode == 0 else list(NEEDED)
+def read_facts(env: Env, arguments: tuple[str, ...], where: str) -> dict[str, Any]:
+    """What `envfacts` says in this env: python, packages, torch's build, which of these modules it lacks.
+
+    Raises UserError if its python does not run.
+    """
+    folders = env.prefix.glob("lib/python3*/site-packages")
+    facts = _ask(env.python, arguments, tuple(folder.stat().st_mtime_ns for folder in folders))
+    if isinstance(facts, str):
+        raise UserError(Fault(where, f"{env.python} {facts}.", "Make the env anew."))
+    return facts
 
 
-def find_env(name: str | None, where: str) -> Env:
-    """The env of this name or prefix; the one that runs this command for None. Raises UserError if there is none."""
+@cache  # until something is installed there, so that asking twice costs one python
+def _ask(python: Path, arguments: tuple[str, ...], installed: tuple[int, ...]) -> dict[str, Any] | str:
+    """The facts, or what is wrong with this python."""
+    # -I: as in a job, neither ~/.local nor PYTHONPATH counts.
+    command = [str(python), "-I", envfacts.__file__, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        facts: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return f"is silent for {PATIENCE} s"
+    except OSError as error:
+        return f"does not start: {(error.strerror or str(error)).lower()}"
+    except ValueError:
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return f"does not work: {words[-1].strip()}"
+    return facts
+
+
+def find_env(name: str | None, where: str, folder: Path | None = None) -> Env:
+    """The env of this name, prefix or file; the one that runs this command for None.
+
+    `folder` is the cluster's for envs. Raises UserError if there is none, or none that is whole.
+    """
     if name is None:
         return Env(Path(sys.prefix))
-    known = named_envs()
-    candidates = [expand(name).absolute()] if "/" in name else known.get(name, [])
+    file = read_env_file(Path(name), where) if is_env_file(name) else None
+    known = named_envs(folder)
+    if file is not None:
+        candidates = known.get(file.name, [])
+    else:
+        candidates = [expand(name).absolute()] if "/" in name else known.get(name, [])
     for prefix in candidates:
+        if marker(prefix).exists():
+            what = f"{prefix} is not whole: `hpcft env create` has not come to its end."
+            raise UserError(Fault(where, f'env = "{name}": {what}', "Run it again, and it goes on."))
         if os.access(prefix / "bin" / "python", os.X_OK):
-            return Env(prefix)
+            return Env(prefix, file)
     prefixes = "Write its prefix, as `conda env list` shows it."
+    if file is not None:
+        what = f"its env {file.name} is not there yet."
+        raise UserError(Fault(where, f'env = "{name}": {what}', f"Run `hpcft env create {shlex.quote(name)}`."))
     if candidates:
         what = f"{candidates[0]} has no bin/python that can be run."
         raise UserError(Fault(where, f'env = "{name}": {what}', prefixes))
@@ -90,20 +149,37 @@ def find_env(name: str | None, where: str) -> Env:
     raise UserError(Fault(where, f'env = "{name}": conda knows no environment of this name.', fix))
 
 
-def named_envs() -> dict[str, list[Path]]:
-    """Prefixes by name, from where conda itself looks; conda is not started, which would take a second."""
+def named_envs(own: Path | None = None) -> dict[str, list[Path]]:
+    """Prefixes by name, from where conda itself looks; conda is not started, which would take a second.
+
+    Those in the cluster's `own` folder come first.
+    """
     prefixes: list[Path] = []
     registry = Path.home() / ".conda" / "environments.txt"
     if registry.is_file():
         prefixes += [Path(line) for line in registry.read_text().splitlines() if line.strip()]
+    for folder in conda_folders():
+        prefixes += _inside(folder)
+    executable = os.environ.get("CONDA_EXE")
+    found: dict[str, list[Path]] = {"base": [Path(executable).parent.parent]} if executable else {}
+    for prefix in [*_inside(own), *prefixes]:
+        if prefix.is_dir() and prefix not in (same := found.setdefault(prefix.name, [])):
+            same.append(prefix)
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def _inside(folder: Path | None) -> list[Path]:
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def conda_folders() -> list[Path]:
+    """Folders in which conda, mamba or micromamba keep environments by name, the user's first."""
     folders = [Path(text) for text in os.environ.get("CONDA_ENVS_PATH", "").split(os.pathsep) if text]
     folders += [Path(text) for text in os.environ.get("CONDA_ENVS_DIRS", "").split(os.pathsep) if text]
     if executable := os.environ.get("CONDA_EXE"):
         folders.append(Path(executable).parent.parent / "envs")
-    for folder in folders:
-        prefixes += sorted(folder.iterdir()) if folder.is_dir() else []
-    found: dict[str, list[Path]] = {"base": [Path(executable).parent.parent]} if executable else {}
-    for prefix in prefixes:
-        if prefix.is_dir() and prefix not in (same := found.setdefault(prefix.name, [])):
-            same.append(prefix)
-    return {name: paths for name, paths in found.items() if paths}
+    if root := os.environ.get("MAMBA_ROOT_PREFIX"):
+        folders.append(Path(root) / "envs")
+    return folders

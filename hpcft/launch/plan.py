@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Choice, Cluster, ClusterFile, read_cluster_file
-from hpcft.launch.condaenv import Env, find_env, lacking
+from hpcft.launch.condaenv import Env, find_env
+from hpcft.launch.envfit import env_faults
 from hpcft.launch.fit import fit, wrong_site
 from hpcft.launch.hub import absence_fault, model_folder
 from hpcft.launch.inputs import recipe_faults
@@ -68,10 +69,8 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
     except UserError as error:
         faults += error.faults
     try:
-        env = find_env(file.recipe.env, file.where("env"))
-        if missing := lacking(env):
-            what = f"the env {env.prefix} has no {', '.join(missing)}, which every job needs."
-            raise UserError(Fault(file.where("env"), what, "Install hpcft there."))
+        env = find_env(file.recipe.env, file.where("env"), site.cluster.folder("envs") if site else None)
+        faults += env_faults(env, file, site.cluster if site else None)
     except UserError as error:
         faults += error.faults
     faults += recipe_faults(file)

@@ -11,6 +11,8 @@ from hpcft.ending import close_gone, close_waiting
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain, changes
 from hpcft.launch.drift import drift, tokenised
+from hpcft.launch.envdrift import env_notes
+from hpcft.launch.envfit import env_faults
 from hpcft.launch.fit import fit
 from hpcft.launch.inputs import data_faults, value_faults
 from hpcft.launch.provenance import data_files
@@ -76,13 +78,15 @@ def _checked(run: RunDir, overrides: Sequence[str]) -> tuple[changes.Change, lis
         faults += data_faults(file)
     cluster = chain.run_cluster(run)
     faults += fit(file, cluster)
-    python = chain.run_env(run).python
-    if not os.access(python, os.X_OK):
-        faults.append(Fault(run.name, f"{python}, the python of its env, cannot be run.", "Put that env back."))
+    env = chain.run_env(run)
+    if os.access(env.python, os.X_OK):
+        faults += env_faults(env, file, cluster)
+    else:
+        faults.append(Fault(run.name, f"{env.python}, the python of its env, cannot be run.", "Put that env back."))
     more, notes = drift(run, file)
     if faults := [*faults, *more]:
         raise UserError(list(dict.fromkeys(faults)))
-    return change, notes
+    return change, [*notes, *env_notes(run, env)]
 
 
 def extend(run: RunDir, jobs: int) -> tuple[int, bool]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import stat
-
 from tests.desk import Desk
 
 SCRIPT = """\
@@ -70,19 +68,14 @@ exec 'my env/bin/python' -u -m submitit.core._submit elsewhere/demo/jobs/001
 """
 
 
-def make_env(desk: Desk, name: str) -> None:
-    python = desk.write(f"{name}/bin/python", "#!/bin/sh\n")
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-
-
 def test_a_dry_run_prints_script_and_plan_and_makes_nothing_not_even_the_runs_folder(desk: Desk) -> None:
-    make_env(desk, "env")
+    desk.env("env")
     assert desk.accepts("--set", "env=./env") == SCRIPT
     assert not (desk.folder / "runs").exists()
 
 
 def test_a_dry_run_for_this_machine_quotes_what_the_shell_would_split(desk: Desk) -> None:
-    make_env(desk, "my env")
+    desk.env("my env")
     sets = ("train={epochs: 1.5, micro_batch_size: 4}", "resources={gpus: 0, processes: 2, walltime: 1:00, jobs: 1}")
     given = [word for text in (*sets, "env=./my env") for word in ("--set", text)]
     assert desk.accepts("--cluster", "here.yaml", "--runs", "elsewhere", *given) == LOCAL

@@ -1,0 +1,118 @@
+"""Verbs about environments: make one, try one on a node, write one down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpcft.cli.app import ClusterName, app
+from hpcft.errors import Fault, UserError
+
+if TYPE_CHECKING:
+    from hpcft.launch.cluster import Cluster
+    from hpcft.launch.condaenv import Env
+    from hpcft.launch.envcheck import Row
+
+env = typer.Typer(help="Make, check and lock environments.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(env, name="env")
+DEFAULT = "orfeo"
+EnvName = Annotated[
+    str | None,
+    typer.Argument(metavar="[RECIPE|ENV]", help="A recipe, an env's name, prefix or file; else the env of this hpcft."),
+]
+
+
+@env.command()
+def create(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="conda's YAML, as envs/v100.yml.")],
+    cluster: ClusterName = None,
+    prefix: Annotated[
+        Path | None, typer.Option("--prefix", help="Where to make it, instead of the cluster's envs.")
+    ] = None,
+) -> None:
+    """Make the env of a file, with hpcft in it. Run again after a kill, it goes on."""
+    from hpcft.launch import envcreate
+    from hpcft.launch.envfile import read_env_file
+
+    asked = read_env_file(file, "hpcft env create")
+    made = envcreate.create(envcreate.plan_creation(asked, _cluster(cluster), prefix))
+    print(f"the env {made.prefix} is whole. Next: `hpcft env check {file}`, and `env: {file}` in a recipe.")
+
+
+@env.command()
+def check(name: EnvName = None, cluster: ClusterName = None) -> None:
+    """Try an env on a node of the cluster, in a job of a minute. Exit code 1 if jobs would fail in it."""
+    from hpcft.launch import envcheck
+
+    found, site = _chosen(name, cluster)
+    rows = envcheck.check(found, site, name or "hpcft env check")
+    _print_rows(f"{found.prefix} on {site.name}", rows)
+    if any(row.fault and row.grave for row in rows):
+        raise typer.Exit(1)
+
+
+@env.command()
+def lock(
+    name: EnvName = None,
+    cluster: ClusterName = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where, instead of beside the file.")] = None,
+) -> None:
+    """Write down every package of an env, as files that conda and pip install from."""
+    from hpcft.launch.condaenv import read_facts
+    from hpcft.launch.envlock import write_lock
+
+    found, _ = _chosen(name, cluster)
+    folder = out or (found.file.lock if found.file else Path(f"{found.prefix.name}.lock"))
+    for path in write_lock(folder, found.prefix, read_facts(found, ("--freeze",), name or "hpcft env lock")):
+        print(path)
+
+
+def _cluster(name: str | None) -> Cluster:
+    from hpcft.launch.cluster import Choice, read_cluster
+
+    return read_cluster(Choice(name or DEFAULT, "--cluster"))
+
+
+def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster]:
+    """The env and the cluster that a recipe names, or that the command line does."""
+    from hpcft.launch.condaenv import find_env
+    from hpcft.recipe import read_recipe
+
+    where = "hpcft env"
+    if name is not None and _is_recipe(Path(name)):
+        file = read_recipe(Path(name))
+        site = _cluster(cluster or file.recipe.cluster)
+        return find_env(file.recipe.env, file.where("env"), site.folder("envs")), site
+    site = _cluster(cluster)
+    return find_env(name, where, site.folder("envs")), site
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a YAML file is a recipe and not conda's: only one of the two lists dependencies."""
+    from hpcft.schema import read_yaml
+
+    if path.suffix not in (".yaml", ".yml"):
+        return False
+    try:
+        return "dependencies" not in read_yaml(path, path.read_text(encoding="utf-8"))[0]
+    except (OSError, UnicodeDecodeError):
+        raise UserError(Fault(str(path), "cannot be read.", "Name a recipe, or an env.")) from None
+
+
+def _print_rows(title: str, rows: list[Row]) -> None:
+    """The table; what is wrong comes with its mend below, whole, to be copied."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from hpcft.launch.show import console
+
+    table = Table("", "found", "fault", title=title, title_justify="left")
+    for row in rows:
+        colour = ("red" if row.grave else "yellow") if row.fault else "green"
+        table.add_row(row.what, Text(row.found), Text(row.fault or "ok", style=colour))
+    console.print(table)
+    for row in rows:
+        if row.fault and row.mend:
+            console.print(f"{row.what}: {row.fault}. {row.mend}", markup=False, highlight=False, soft_wrap=True)

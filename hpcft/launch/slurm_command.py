@@ -1,0 +1,38 @@
+"""One command on a compute node, waited for: what srun is asked, and what it answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpcft.errors import Fault, UserError
+from hpcft.launch.slurm import scrubbed_environment
+
+
+def step_command(options: Mapping[str, str], name: str, command: Sequence[str]) -> list[str]:
+    """The srun that runs this command in a job of its own."""
+    flags = [f"--{key}={value}" for key, value in sorted(options.items())]
+    return ["srun", *flags, f"--job-name={name}", *command]
+
+
+def run_step(
+    command: Sequence[str],
+    folder: Path | None = None,
+    *,
+    variables: Mapping[str, str] | None = None,
+    read: bool = False,
+) -> tuple[int, str]:
+    """Exit code and, with `read`, what the command printed; its other words go to the terminal as they come.
+
+    Works for srun and for a plain command. Raises UserError if the program is not there.
+    """
+    try:
+        stdout = subprocess.PIPE if read else None
+        with scrubbed_environment():
+            more = {**os.environ, **(variables or {})}
+            done = subprocess.run(command, cwd=folder, env=more, stdout=stdout, stdin=subprocess.DEVNULL, text=True)
+    except FileNotFoundError:
+        raise UserError(Fault(command[0], "is not on PATH.", "Run this on a login node of the cluster.")) from None
+    return done.returncode, done.stdout or ""
