@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from hpcft.cli import debugging, looking, steering
+from hpcft.cli import debugging, fetching, looking, steering
 from hpcft.cli.app import app
 from hpcft.errors import UserError
 
-__all__ = ["app", "debugging", "looking", "main", "steering"]
+__all__ = ["app", "debugging", "fetching", "looking", "main", "steering"]
 """The modules of verbs are imported for that alone: each adds its own to `app`."""
 
 

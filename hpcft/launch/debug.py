@@ -11,6 +11,7 @@ from pathlib import Path
 import hpcft
 from hpcft.launch import slurm
 from hpcft.launch.condaenv import worker_variables
+from hpcft.launch.hub import hub_variables
 from hpcft.launch.plan import Plan
 from hpcft.launch.submission import code_setup, flags, slurm_options
 from hpcft.rundir import make_root
@@ -31,6 +32,7 @@ def shell_lines(plan: Plan) -> tuple[str, ...]:
         *plan.env.setup(),
         *code_setup(here),
         "export " + " ".join(f"{key}={value}" for key, value in variables.items()),
+        *(f"export {key}={shlex.quote(value)}" for key, value in hub_variables(plan.cluster).items()),
         LEAK,
         f"PS1='[hpcft {plan.recipe.name} on \\h] \\w\\$ '",
     )

@@ -39,9 +39,8 @@ def hub_cache(cluster: Cluster) -> Path:
 
 def hub_variables(cluster: Cluster) -> dict[str, str]:
     """What keeps the hub's cache, and whatever else libraries put into home, where the cluster wants caches."""
-    offline = {} if cluster.internet else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if cluster.cache is None:
-        return offline
+        return {}
     home = hub_home(cluster)
     folders = {
         "HF_HOME": home,
@@ -55,7 +54,7 @@ def hub_variables(cluster: Cluster) -> dict[str, str]:
         # Where a login has left the user's token: HF_HOME would hide it.
         "HF_TOKEN_PATH": _token_path(),
     }
-    return {**offline, **{key: str(path) for key, path in folders.items()}}
+    return {key: str(path) for key, path in folders.items()}
 
 
 def _default_home() -> Path:
