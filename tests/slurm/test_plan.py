@@ -41,5 +41,6 @@ def test_a_fetch_runs_on_the_nodes_that_the_site_has_for_it(slurm: Lab, tmp_path
     asked = f"--job-name=hpcft-fetch --nodelist={slurm.node_names[1]} --nodes=1 --ntasks=1 --partition=GPU"
     assert words.splitlines()[0] == f"asks Slurm for a node: {asked}"
     assert words.splitlines()[1].startswith("owner/tiny at main: ")
-    assert "hpcft-fetch" in slurm.run("sacct", "-X", "-n", "--format=JobName%20", f"--nodelist={slurm.node_names[1]}")
+    seen = slurm.run("squeue", "--states=all", "--noheader", "--format=%j %N", "--name=hpcft-fetch").split()
+    assert seen == ["hpcft-fetch", slurm.node_names[1]]
     assert site.hpcft("submit", str(site.recipe), "--dry-run").startswith("#!/bin/bash")
