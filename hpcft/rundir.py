@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Model, Recipe
+from hpcft.recipe import Recipe
 
 JOB_NAME = re.compile(r"(\d{3,})(?:\.(\d+))?")
 
@@ -261,12 +261,6 @@ class RunDir:
     def recipe(self) -> Recipe:
         """The resolved recipe, as every job reads it."""
         return Recipe.model_validate_json((self.path / "recipe.json").read_bytes())
-
-    @property
-    def model(self) -> Model:
-        """The recipe's model, at the commit of the hub that the first job found: later jobs load the same."""
-        model, found = self.recipe.model, read_json(self.path / "model.json")
-        return model.model_copy(update={"revision": found["commit"]}) if found else model
 
     @property
     def submission(self) -> dict[str, Any] | None:

@@ -111,7 +111,7 @@ class Supervisor:
             names = ", ".join(missing)
             halt = verdict.Halt(f"missing in the env {sys.prefix}: {names}.", "Install them there, then resume.")
             return self._halt(halt, "refused")
-        if why := hub.absence(cluster, run.model):
+        if why := hub.absence(cluster, hub.run_model(run)):
             fix = f"`hpcft fetch {shlex.quote(str(run.path))}` brings it, then resume."
             return self._halt(verdict.Halt(why, fix), "refused")
         return self._train(cluster)

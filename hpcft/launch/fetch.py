@@ -20,7 +20,7 @@ from hpcft.errors import Fault, UserError
 from hpcft.launch import chain
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, find_env
-from hpcft.launch.hub import hub_cache, hub_variables, is_hub_id, lacks
+from hpcft.launch.hub import hub_cache, hub_variables, is_hub_id, lacks, run_model
 from hpcft.launch.plan import find_cluster
 from hpcft.launch.room import gigabytes
 from hpcft.launch.slurm import own_words, scrubbed_environment
@@ -56,7 +56,7 @@ def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> 
         if overrides or cluster_name:
             raise UserError(Fault(str(path), "is a run: its recipe and cluster are settled.", "Leave out the options."))
         run = RunDir(path.absolute())
-        return Wanted(str(path), run.model, chain.run_cluster(run), chain.run_env(run))
+        return Wanted(str(path), run_model(run), chain.run_cluster(run), chain.run_env(run))
     file = read_recipe(path, overrides)
     faults: list[Fault] = []
     cluster = env = None

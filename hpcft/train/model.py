@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Model
-from hpcft.rundir import write_json
+from hpcft.rundir import read_json, write_json
 
 UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers 5 raises for a folder or id that holds no usable model, or one that needs another package."""
@@ -63,12 +63,14 @@ def _projects_exactly(model: Any) -> bool:
 
 
 def pin_revision(model: Model, record: Path) -> Model:
-    """The model at the commit that the hub, or its cache, has for it now, which is recorded; a folder stays as it is.
+    """The model at the commit of the hub that is recorded, else at today's, which is recorded then.
 
-    Raises UserError if it is nowhere.
+    A folder stays as it is. Raises UserError if the model is nowhere.
     """
     if model.path.startswith("/"):
         return model
+    if found := read_json(record):
+        return model.model_copy(update={"revision": found["commit"]})
     try:
         config = hf_hub_download(model.path, "config.json", revision=model.revision or "main")
     except UNLOADABLE as error:

@@ -93,10 +93,11 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     progress = Progress(scratch / "progress.json", control.rank == 0)
     progress.say(phase="start")
     control.on_look = lambda seconds: progress.note(poll_seconds=seconds)
-    if control.rank == 0 and run.model == recipe.model:
+    if control.rank == 0:
         pin_revision(recipe.model, run.path / "model.json")
     control.wait()
-    tokenizer = load_tokenizer(run.model)
+    source = pin_revision(recipe.model, run.path / "model.json")
+    tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, recipe.model.path)
     train = features_of("train", run, recipe, tokenizer, control)
     validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.validation else None
@@ -110,7 +111,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     if test := choice_test(recipe, tokenizer):
         test.check()
     set_randomness(recipe.train.seed, "model")
-    model = load_model(run.model)
+    model = load_model(source)
     optimizer = make_optimizer(recipe, model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     pad = padding_token(tokenizer)
