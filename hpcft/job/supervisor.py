@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -23,7 +24,8 @@ from hpcft.job.handover import claimed_by_later, take_lock
 from hpcft.job.processes import Death, die_with_parent
 from hpcft.job.queueing import Queueing, jobs_needed
 from hpcft.job.workers import REFUSED, Workers
-from hpcft.launch import chain, envfacts, local, nodes, slurm
+from hpcft.launch import chain, envfacts, hub, local, nodes, slurm
+from hpcft.launch.cluster import Cluster
 from hpcft.launch.envfit import modules_needed
 from hpcft.launch.status import LIVE
 from hpcft.recipe import Recipe
@@ -108,7 +110,10 @@ class Supervisor:
             names = ", ".join(missing)
             halt = verdict.Halt(f"missing in the env {sys.prefix}: {names}.", "Install them there, then resume.")
             return self._halt(halt, "refused")
-        return self._train(cluster.internet)
+        if why := hub.absence(cluster, hub.run_model(run)):
+            fix = f"`hpcft fetch {shlex.quote(str(run.path))}` brings it, then resume."
+            return self._halt(verdict.Halt(why, fix), "refused")
+        return self._train(cluster)
 
     def _record_start(self, saved: int | None) -> None:
         pid = os.getpid()
@@ -160,11 +165,11 @@ class Supervisor:
         run = self.run_dir
         return bool(run.finished or run.halted or run.stop_file.exists())
 
-    def _train(self, internet: bool) -> str:
+    def _train(self, cluster: Cluster) -> str:
         scratch = Path(tempfile.mkdtemp(prefix="hpcft-"))
-        workers = Workers(self.run_dir, self.job, self.recipe, scratch, internet)
+        workers = Workers(self.run_dir, self.job, self.recipe, scratch, cluster.internet)
         try:
-            workers.start(os.environ)
+            workers.start({**os.environ, **hub.hub_variables(cluster)})
             self.queueing = Queueing(self.run_dir, self.job.number, self._jobs_needed)
             self.queueing.start()
             record_env(self.run_dir, self.job)

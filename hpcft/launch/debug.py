@@ -22,6 +22,7 @@ from hpcft.errors import Fault, UserError
 from hpcft.launch import chain, slurm
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, worker_variables
+from hpcft.launch.hub import hub_variables
 from hpcft.launch.plan import Plan
 from hpcft.launch.submission import code_setup, flags, slurm_options
 from hpcft.recipe import Recipe, is_path
@@ -119,6 +120,7 @@ def script(session: Session, folder: Path) -> str:
         *session.env.setup(),
         *code_setup(session.code),
         "export " + " ".join(f"{key}={value}" for key, value in variables.items()),
+        *(f"export {key}={shlex.quote(value)}" for key, value in hub_variables(session.cluster).items()),
         LEAK,
     )
     if session.steps is None:

@@ -110,7 +110,7 @@ def measure(run: RunDir) -> Measured | None:
     for job, ended in trained:
         looks += evaluations(recipe, _began(job), int(ended["last_step"]), total)
     saves = [float(ended["save_seconds"]) for _, ended in trained if "save_seconds" in ended]
-    starts = [max(0.0, ended["wall_seconds"] - sum(ended["seconds"].values())) for _, ended in whole]
+    starts = [max(0.0, ended["wall_seconds"] - _worked(ended["seconds"])) for _, ended in whole]
     return Measured(
         run=run.name,
         jobs=len(trained),
@@ -119,6 +119,10 @@ def measure(run: RunDir) -> Measured | None:
         save=sum(saves) / len(saves) if saves else 0.0,
         start=sum(starts) / len(starts),
     )
+
+
+def _worked(seconds: Mapping[str, float]) -> float:
+    return sum(seconds.get(phase, 0.0) for phase in ("train", "evaluate", "save"))
 
 
 def evaluations(recipe: Recipe, first: int, last: int, total: int) -> int:

@@ -10,6 +10,7 @@ from hpcft.errors import Fault
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.weights import weight_files
 from hpcft.recipe import Model
+from hpcft.rundir import RunDir, read_json
 from hpcft.schema import expand
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -20,6 +21,12 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiec
 def is_hub_id(model: Model) -> bool:
     """Whether a model of a checked recipe comes from the hub: every other path is absolute there."""
     return not model.path.startswith("/")
+
+
+def run_model(run: RunDir) -> Model:
+    """The model of a run, at the commit that its first job found, if that has begun."""
+    model, found = run.recipe.model, read_json(run.path / "model.json")
+    return model.model_copy(update={"revision": found["commit"]}) if found else model
 
 
 def hub_home(cluster: Cluster) -> Path:
@@ -39,9 +46,8 @@ def hub_cache(cluster: Cluster) -> Path:
 
 def hub_variables(cluster: Cluster) -> dict[str, str]:
     """What keeps the hub's cache, and whatever else libraries put into home, where the cluster wants caches."""
-    offline = {} if cluster.internet else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if cluster.cache is None:
-        return offline
+        return {}
     home = hub_home(cluster)
     folders = {
         "HF_HOME": home,
@@ -55,7 +61,7 @@ def hub_variables(cluster: Cluster) -> dict[str, str]:
         # Where a login has left the user's token: HF_HOME would hide it.
         "HF_TOKEN_PATH": _token_path(),
     }
-    return {**offline, **{key: str(path) for key, path in folders.items()}}
+    return {key: str(path) for key, path in folders.items()}
 
 
 def _default_home() -> Path:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Model
+from hpcft.rundir import read_json, write_json
 
 UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers 5 raises for a folder or id that holds no usable model, or one that needs another package."""
@@ -57,6 +60,24 @@ def _projects_exactly(model: Any) -> bool:
         parts = head(model.base_model(input_ids=tokens, use_cache=False)[0])
     model.train(training)
     return bool(torch.allclose(whole, parts, rtol=1e-5, atol=1e-5))
+
+
+def pin_revision(model: Model, record: Path) -> Model:
+    """The model at the commit of the hub that is recorded, else at today's, which is recorded then.
+
+    A folder stays as it is. Raises UserError if the model is nowhere.
+    """
+    if model.path.startswith("/"):
+        return model
+    if found := read_json(record):
+        return model.model_copy(update={"revision": found["commit"]})
+    try:
+        config = hf_hub_download(model.path, "config.json", revision=model.revision or "main")
+    except UNLOADABLE as error:
+        raise UserError(_load_fault("model", model.path, error)) from error
+    commit = Path(config).parent.name  # of the snapshot
+    write_json(record, {"path": model.path, "revision": model.revision or "main", "commit": commit})
+    return model.model_copy(update={"revision": commit})
 
 
 def load_tokenizer(model: Model) -> Any:

@@ -30,7 +30,7 @@ from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train import checkpoint
 from hpcft.train.control import Control, Stop
 from hpcft.train.evaluate import choice_test
-from hpcft.train.model import LossModel, load_model, load_tokenizer, padding_token
+from hpcft.train.model import LossModel, load_model, load_tokenizer, padding_token, pin_revision
 from hpcft.train.progress import Progress
 from hpcft.train.randomness import set_randomness
 
@@ -93,7 +93,11 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     progress = Progress(scratch / "progress.json", control.rank == 0)
     progress.say(phase="start")
     control.on_look = lambda seconds: progress.note(poll_seconds=seconds)
-    tokenizer = load_tokenizer(recipe.model)
+    if control.rank == 0:
+        pin_revision(recipe.model, run.path / "model.json")
+    control.wait()
+    source = pin_revision(recipe.model, run.path / "model.json")
+    tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, recipe.model.path)
     train = features_of("train", run, recipe, tokenizer, control)
     validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.validation else None
@@ -107,7 +111,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     if test := choice_test(recipe, tokenizer):
         test.check()
     set_randomness(recipe.train.seed, "model")
-    model = load_model(recipe.model)
+    model = load_model(source)
     optimizer = make_optimizer(recipe, model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     pad = padding_token(tokenizer)

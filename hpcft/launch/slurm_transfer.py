@@ -1,0 +1,16 @@
+"""Downloads on the nodes that a site has for them, where its login nodes must not: through srun, which waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpcft.launch.cluster import Cluster
+
+
+def transfer_command(cluster: Cluster, command: Sequence[str]) -> list[str]:
+    """The command as it runs on a transfer node of the cluster; as it is where login nodes may download."""
+    if cluster.kind != "slurm" or not cluster.transfer_options:
+        return list(command)
+    account = {"account": cluster.account} if cluster.account else {}
+    options = {"nodes": "1", "ntasks": "1", "job-name": "hpcft-fetch", **account, **cluster.transfer_options}
+    return ["srun", *(f"--{key}={value}" for key, value in sorted(options.items())), *command]

@@ -1,0 +1,124 @@
+"""A hub for tests: an HTTP server on this machine that answers huggingface_hub as the real one does, and counts."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class Hub:
+    """Repositories by name: branches and commits, and the files of each commit."""
+
+    url: str = ""
+    refs: dict[str, dict[str, str]] = field(default_factory=dict)
+    commits: dict[str, dict[str, Mapping[str, bytes]]] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    sent: list[tuple[str, int]] = field(default_factory=list)
+    """Files that were sent, and how many bytes of each."""
+    cut: int | None = None
+    """Bytes of a file after which a connection breaks."""
+
+    def push(self, name: str, files: Mapping[str, bytes], ref: str = "main") -> str:
+        """The new commit that this branch or tag leads to."""
+        digest = hashlib.sha1(name.encode())
+        for path, data in sorted(files.items()):
+            digest.update(path.encode() + data)
+        commit = digest.hexdigest()
+        self.commits.setdefault(name, {})[commit] = dict(files)
+        self.refs.setdefault(name, {})[ref] = commit
+        return commit
+
+    def push_folder(self, name: str, folder: Path, more: Mapping[str, bytes] | None = None) -> str:
+        """The same with the files of a folder, and some more."""
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        return self.push(name, {**files, **(more or {})})
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Hub]:
+    """A hub that answers while the block runs."""
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answer", (_Answer,), {"hub": hub}))
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        if parts[:2] == ["api", "models"]:
+            name, revision = "/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main"
+        elif parts[2:3] == ["resolve"]:
+            name, revision = "/".join(parts[:2]), parts[3]
+        else:
+            return self.refuse(404, "")
+        if name not in self.hub.commits:
+            return self.refuse(401, "RepoNotFound")
+        commit = self.hub.refs[name].get(revision, revision)
+        files = self.hub.commits[name].get(commit)
+        if files is None:
+            return self.refuse(404, "RevisionNotFound")
+        if parts[0] == "api":
+            siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
+            about = {"id": name, "sha": commit, "siblings": siblings, "private": False, "downloads": 0, "tags": []}
+            return self.send(json.dumps(about).encode(), {"Content-Type": "application/json"})
+        if name in self.hub.gated:
+            return self.refuse(403, "GatedRepo")
+        path = "/".join(parts[4:])
+        if path not in files:
+            return self.refuse(404, "EntryNotFound", {"X-Repo-Commit": commit})
+        data = files[path]
+        etag = hashlib.sha256(data).hexdigest()
+        return self.send(data, {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, path)
+
+    def send(self, data: bytes, headers: Mapping[str, str], path: str = "") -> None:
+        start = 0
+        if wanted := self.headers.get("Range"):
+            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        self.send_response(206 if wanted else 200)
+        for key, value in {**headers, "Content-Length": str(len(data) - start)}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        body = data[start:]
+        if path:
+            self.hub.sent.append((path, len(body)))
+        if path and self.hub.cut is not None and len(body) > self.hub.cut:
+            self.wfile.write(body[: self.hub.cut])
+            self.wfile.flush()
+            time.sleep(0.2)
+            self.close_connection = True
+            return
+        self.wfile.write(body)
+
+    def refuse(self, code: int, word: str, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(code)
+        for key, value in {"X-Error-Code": word, "Content-Length": "0", **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        del arguments
