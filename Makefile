@@ -42,11 +42,12 @@ lint: .venv/complete
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict hpcft
 
+# Two processes: the tests on Slurm mostly wait for it, and the others compute meanwhile.
 test: .venv/complete
 	tests/install-system-packages
 	$(MAKE) parts
 	$(MAKE) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 25
 
 quick: .venv/complete
 	$(BIN)/python -m pytest -m "not slurm and not browser and not server and not slow"
