@@ -149,7 +149,7 @@ def test_a_model_that_broke_after_the_submit_halts_the_chain(site: Site) -> None
     shutil.rmtree(run.path)
 
 
-def test_an_env_without_torch_halts_the_chain_in_its_first_job(site: Site, tmp_path: Path) -> None:
+def test_an_env_without_torch_is_refused_before_the_queue(site: Site, tmp_path: Path) -> None:
     env = tmp_path / "env"
     venv.create(env, symlinks=True)
     packages = next((env / "lib").glob("python*/site-packages"))
@@ -158,13 +158,9 @@ def test_an_env_without_torch_halts_the_chain_in_its_first_job(site: Site, tmp_p
     for path in here.iterdir():  # all but what training needs
         if not path.name.startswith(("torch", "transformers", "accelerate", "_", ".")) and path.suffix != ".pth":
             (packages / path.name).symlink_to(path)
-    run = site.submit(f"env={env}")
-    site.wait("the chain to halt", lambda: run.halted is not None, seconds=60)
-    assert leaves_nothing(site.lab, run)
-    status = site.status(run)
-    assert status["state"] == "halted" and status["jobs"][0]["ending"] == "refused"
-    assert f"missing in the env {env}: torch, transformers, accelerate" in status["note"]
-    assert not run.job(2).started
+    refused = site.hpcft("submit", str(site.recipe), f"--set=env={env}", code=2)
+    assert f"the env {env} has no torch, transformers, accelerate, which training needs." in refused
+    assert len(refused.splitlines()) == 1 and not site.runs.exists() and not queue(site.lab)
 
 
 def test_a_lost_scheduler_is_said_and_the_job_trains_on(site: Site) -> None:
