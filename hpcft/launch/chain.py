@@ -142,12 +142,13 @@ def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster,
     submission = rebuild_submission(run, number, after)
     submission.folder.mkdir(parents=True, exist_ok=True)
     slurm_id = queue.submit(submission)
-    job = run.job(number)
+    job, resources = run.job(number), run.recipe.resources
     record = {
         "slurm_id": slurm_id,
         "cluster": cluster.name,
         "time": time.time(),
         "walltime": submission.walltime,
+        "gpus": resources.gpus * resources.nodes,
     }
     write_json(job.path / "submitted.json", {**record, "after": list(after)}, durable=False)
     return job
