@@ -26,7 +26,6 @@ def status(
 
     from hpcft.launch import show
     from hpcft.launch.status import read_status
-    from hpcft.launch.watch import watch_runs
 
     if watch and as_json:
         raise UserError(Fault("--watch", "goes without --json.", "Call `hpcft status --json` again when you need it."))
@@ -39,6 +38,8 @@ def status(
         print(f"no run in {root}; --runs or HPCFT_RUNS names another folder")
         return
     if watch:
+        from hpcft.launch.watch import watch_runs
+
         watch_runs(chosen, details=bool(names))
         return
     statuses = read_status(chosen)

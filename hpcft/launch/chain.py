@@ -23,8 +23,6 @@ from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_durable, 
 FREE_NAMES = 10_000
 SUBMIT_PATIENCE = 10.0
 """Seconds to wait for another submit of the same run."""
-CANCELLED = b"cancelled\n"
-"""In a run's STOP file: not paused by `hpcft stop`, but ended by `hpcft cancel`."""
 
 
 def submit(plan: Plan, root: Path) -> RunDir:

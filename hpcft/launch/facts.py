@@ -11,6 +11,7 @@ from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
 
+BLOCK = 1 << 16
 NAMES = ("submitted", "started", "resumed", "ended", "heartbeat")
 
 
@@ -117,11 +118,18 @@ def _read_jobs(run: RunDir) -> list[JobFacts]:
 
 def _read(path: str) -> dict[str, Any] | None:
     """The fact in this file; None where it has gone since the folder was listed."""
+    # Straight from the kernel: of ten thousand small files Python's own reader takes twice as long.
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - ten thousand times, and Path.open takes twice as long
-            value: dict[str, Any] = json.loads(file.read())
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        data = os.read(handle, BLOCK)
+        while len(data) % BLOCK == 0 and (more := os.read(handle, BLOCK)):
+            data += more
+    finally:
+        os.close(handle)
+    value: dict[str, Any] = json.loads(data)
     return value
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.ending import MAY_RETURN
-from hpcft.launch import chain, local, slurm
+from hpcft.launch import local, slurm
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
 from hpcft.launch.pace import eta
 from hpcft.launch.waits import jobs_to_come, queue_waits, waits_to_come
 from hpcft.launch.words import duration
-from hpcft.rundir import RunDir
+from hpcft.rundir import CANCELLED, RunDir
 
 LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 """Slurm's states of a job that will still do something; a word not known here counts as not live."""
@@ -217,7 +217,7 @@ def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, s
     if any(job.state == "RUNNING" for job in jobs):
         return "running", "" if run.stop is None else "It stops as soon as it has saved."
     if run.stop is not None:
-        return "cancelled" if run.stop == chain.CANCELLED else "stopped", f"`hpcft resume {name}` goes on."
+        return "cancelled" if run.stop == CANCELLED else "stopped", f"`hpcft resume {name}` goes on."
     if waiting := [job for job in jobs if job.state in LIVE]:
         # Nobody let these go: whoever queued them was killed before that. A hand may hold what was let go.
         held = all(job.reason == "held" and not run.run.job(job.number).released.exists() for job in waiting)
@@ -255,7 +255,7 @@ def _own_words(run: RunFacts, beat: dict[str, Any], now: float) -> str:
             words = f"silent for {duration(now - beat['time'])}"
         return words
     if run.stop is not None:
-        return "cancelled" if run.stop == chain.CANCELLED else "stopped"
+        return "cancelled" if run.stop == CANCELLED else "stopped"
     last = next((job for job in reversed(run.jobs) if job.ended and job.started), None)
     return f"job {last.job.number} {(last.ended or {})['ending']}" if last else "not begun"
 

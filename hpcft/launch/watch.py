@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from hpcft.launch.chain import run_cluster
+from hpcft.launch.facts import read_facts
 from hpcft.launch.show import console, details, notes, print_runs, runs_table
 from hpcft.launch.status import RunStatus, ask, read_status
 from hpcft.launch.words import duration
@@ -51,7 +51,7 @@ def watch_runs(runs: Sequence[RunDir], *, details: bool) -> None:
 
 def _looks(runs: Sequence[RunDir], pause: float) -> Iterator[list[RunStatus]]:
     """The statuses again and again, until none goes on by what the scheduler has just said."""
-    interval = max(ASK_INTERVAL[run_cluster(run).kind] for run in runs)
+    interval = max(ASK_INTERVAL[read_facts(run).kind] for run in runs)
     while True:
         asked, answer = time.monotonic(), ask(runs)
         while True:
@@ -83,7 +83,7 @@ def follow(run: RunDir) -> RunStatus:
 
     On a terminal a live line, elsewhere a plain line every few seconds. KeyboardInterrupt leaves the run going.
     """
-    interval = ASK_INTERVAL[run_cluster(run).kind]
+    interval = ASK_INTERVAL[read_facts(run).kind]
     if sys.stdout.isatty():
         columns = (
             TextColumn("{task.description}"),

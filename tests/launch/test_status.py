@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hpcft.launch import slurm
+from hpcft.launch.facts import BLOCK
 from hpcft.launch.show import details, print_runs
 from hpcft.launch.slurm import JobState
 from hpcft.launch.status import Answer, RunStatus, read_status
@@ -154,6 +155,13 @@ def test_a_waiting_job_that_a_hand_has_held_is_no_half_done_submit(tmp_path: Pat
     assert status_of(run, held).state == "half-submitted"
     run.job(1).released.touch()
     assert (status_of(run, held).state, status_of(run, held).note) == ("queued", "held")
+
+
+def test_a_fact_of_any_length_is_read_whole(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for number, length in enumerate((10, BLOCK - 30, BLOCK - 29, BLOCK, 3 * BLOCK), 1):
+        add(run, number, 50, ended={"ending": "crashed", "reason": "x" * length, "time": NOW})
+    assert [len(job.why or "") for job in status_of(run, {}).jobs] == [10, BLOCK - 30, BLOCK - 29, BLOCK, 3 * BLOCK]
 
 
 def test_the_table_fits_120_columns_and_says_what_is_unknown(
