@@ -34,7 +34,7 @@ def mend(name: str, recipe: Recipe, cluster: Cluster, evidence: Evidence, *, goe
             words, change = make(recipe, cluster, evidence)
             if change:
                 return [words, f"  hpcft resume {name} --set {shlex.quote(change)}"]
-            return [words]
+            return [words.replace("hpcft resume RUN", f"hpcft resume {name}")]
     if goes_on:
         return ["The chain goes on by itself."]
     return [f"Once that is mended, `hpcft resume {name}` goes on from its newest checkpoint."]

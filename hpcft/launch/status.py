@@ -207,7 +207,7 @@ def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, s
     if run.finished:
         return "finished", ""
     if halted := run.halted:
-        return "halted", f"{halted['reason']} {halted['fix']} `hpcft why {name}` says more.".strip()
+        return "halted", f"{halted['reason']} {halted['fix']}".strip()
     half = "half-submitted", f"`hpcft resume {name}` completes it, `hpcft cancel {name}` undoes it."
     # A job that has started was released: the kill came after that, and all is as it should be.
     if not run.queued and not any(job.started for job in run.jobs):
