@@ -19,6 +19,8 @@ from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 
 JOB_NAME = re.compile(r"(\d{3,})(?:\.(\d+))?")
+CANCELLED = b"cancelled\n"
+"""In a run's STOP file: not paused by `hpcft stop`, but ended by `hpcft cancel`."""
 
 
 def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:

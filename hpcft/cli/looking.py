@@ -19,6 +19,7 @@ def status(
     names: RunNames = None,
     runs: Runs = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Renew it until all is over; Ctrl-C ends it.")] = False,
 ) -> None:
     """Show state, step, loss and time left of runs. With a name, also each of its jobs."""
     import json
@@ -26,18 +27,35 @@ def status(
     from hpcft.launch import show
     from hpcft.launch.status import read_status
 
+    if watch and as_json:
+        raise UserError(Fault("--watch", "goes without --json.", "Call `hpcft status --json` again when you need it."))
     root = runs_folder(runs)
     chosen = choose(root, names)
-    statuses = read_status(chosen)
     if as_json:
-        print(json.dumps({"runs": [status.as_json() for status in statuses]}, indent=1))
+        print(json.dumps({"runs": [status.as_json() for status in read_status(chosen)]}, indent=1))
         return
     if not chosen:
         print(f"no run in {root}; --runs or HPCFT_RUNS names another folder")
         return
+    if watch:
+        from hpcft.launch.watch import watch_runs
+
+        watch_runs(chosen, details=bool(names))
+        return
+    statuses = read_status(chosen)
     show.print_runs(statuses)
     for one in statuses if names else ():
+        show.print_details(one)
         show.print_jobs(one)
+
+
+@app.command()
+def why(name: RunName, runs: Runs = None) -> None:
+    """Say what went wrong last in a run, and what to type."""
+    from hpcft.launch.why import explain
+
+    for line in explain(choose_one(runs, name)):
+        print(line)
 
 
 @app.command()

@@ -45,10 +45,10 @@ def submit(
 
 def wait_for(run: RunDir) -> None:
     """Show the run until it ends, then what came of it; exit code 0 only if it finished."""
-    from hpcft.launch import show
+    from hpcft.launch import show, watch
 
     try:
-        status = show.follow(run)
+        status = watch.follow(run)
     except KeyboardInterrupt:
         print(f"\n{run.name} goes on. `hpcft status {run.name}` shows it, `hpcft stop {run.name}` pauses it.")
         raise typer.Exit(130) from None

@@ -29,7 +29,7 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.envfit import modules_needed
 from hpcft.launch.status import LIVE
 from hpcft.recipe import Recipe
-from hpcft.rundir import JobDir, RunDir, read_json, write_json
+from hpcft.rundir import CANCELLED, JobDir, RunDir, read_json, write_json
 
 TICK = 0.1
 """Seconds between two looks at workers and signals."""
@@ -225,7 +225,7 @@ class Supervisor:
                 write_json(self.job.path / "heartbeat.json", beat, durable=False)
             if self.run_dir.stop_file.exists():
                 # `hpcft cancel` writes it too, and we may see it before the signal comes.
-                cancelled = self.run_dir.stop_file.read_bytes() == chain.CANCELLED
+                cancelled = self.run_dir.stop_file.read_bytes() == CANCELLED
                 self._stop(workers, "terminated" if cancelled else "stopped")
             if claimed_by_later(self.run_dir, self.job):
                 self._stop(workers, "terminated")

@@ -23,8 +23,6 @@ from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_durable, 
 FREE_NAMES = 10_000
 SUBMIT_PATIENCE = 10.0
 """Seconds to wait for another submit of the same run."""
-CANCELLED = b"cancelled\n"
-"""In a run's STOP file: not paused by `hpcft stop`, but ended by `hpcft cancel`."""
 
 
 def submit(plan: Plan, root: Path) -> RunDir:
@@ -142,12 +140,13 @@ def _queue_one(run: RunDir, number: int, before: list[JobDir], cluster: Cluster,
     submission = rebuild_submission(run, number, after)
     submission.folder.mkdir(parents=True, exist_ok=True)
     slurm_id = queue.submit(submission)
-    job = run.job(number)
+    job, resources = run.job(number), run.recipe.resources
     record = {
         "slurm_id": slurm_id,
         "cluster": cluster.name,
         "time": time.time(),
         "walltime": submission.walltime,
+        "gpus": resources.gpus * resources.nodes,
     }
     write_json(job.path / "submitted.json", {**record, "after": list(after)}, durable=False)
     return job

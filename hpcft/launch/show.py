@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-from hpcft.launch.chain import run_cluster
-from hpcft.launch.status import JobStatus, RunStatus, ask, read_status
-from hpcft.launch.words import duration
+from hpcft.launch.status import JobStatus, RunStatus
+from hpcft.launch.words import count, duration
 from hpcft.rundir import RunDir, read_json
 
 PIPED_WIDTH = 160
@@ -27,10 +26,23 @@ STATE_COLOURS = {
     "queued": "yellow",
     **dict.fromkeys(("halted", "half-submitted", "broken off", "unknown"), "red"),
 }
-QUIET_INTERVAL = 5.0
-"""Seconds between two plain lines where there is no terminal."""
-ASK_INTERVAL = {"slurm": 30.0, "local": 0.0}
-"""Seconds between two questions to the scheduler while one waits; files are read in between."""
+
+
+COLUMNS: tuple[tuple[str, Literal["left", "right"], int | None], ...] = (
+    ("run", "left", None),
+    ("state", "left", None),
+    ("queue", "left", 14),
+    ("run says", "left", 9),
+    ("step", "right", None),
+    ("loss", "right", None),
+    ("tok/s", "right", None),
+    ("saved", "right", None),
+    ("GPU h", "right", None),
+    ("left", "right", None),
+)
+"""Of the table of runs: heading, side, and the least width of those that may be folded."""
+NARROW, LEFT_OUT = 110, ("tok/s", "GPU h")
+"""On a terminal of fewer columns these are left out; `hpcft status RUN` still says them."""
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -51,21 +63,93 @@ def print_submitted(run: RunDir) -> None:
     print(f"`hpcft status {run.name}` shows it, `hpcft logs -f {run.name}` follows it.", flush=True)
 
 
-def print_runs(runs: Sequence[RunStatus]) -> None:
-    """A row a run, and below it what is to be done about those that need it."""
-    table = Table("run", "state", "step", "loss", "validation", "saved", "jobs", "time left")
+def runs_table(runs: Sequence[RunStatus]) -> Table:
+    """A row a run: what follows, what the scheduler says, and what the run's own files say."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, collapse_padding=True)
+    shown = [column for column in COLUMNS if console.width >= NARROW or column[0] not in LEFT_OUT]
+    for heading, justify, least in shown:
+        # Words give way before numbers do: a cut number would be another one.
+        table.add_column(heading, justify=justify, min_width=least, no_wrap=not least, overflow="fold")
     for run in runs:
         colour = STATE_COLOURS.get(run.state, "")
-        state = f"[{colour}]{run.state}[/]" if colour else run.state
-        steps = f"{run.step}/{run.total_steps or '?'}"
-        jobs = str(len({job.number for job in run.jobs if began(job)}))
-        saved = "-" if run.saved_step is None else str(run.saved_step)
-        left = duration(run.eta_seconds)
-        table.add_row(run.name, state, steps, _number(run.loss), _number(run.validation_loss), saved, jobs, left)
-    console.print(table)
-    for run in runs:
-        if run.note:
-            console.print(f"{run.name}: {_note(run.note)}", markup=False, highlight=False, soft_wrap=True)
+        cells = {
+            "run": run.name,
+            "state": run.state,
+            "queue": run.queue,
+            "run says": run.says,
+            "step": f"{run.step}/{run.total_steps or '?'}",
+            "loss": _number(run.loss),
+            "tok/s": _number(run.tokens_per_second, 0),
+            "saved": duration(run.saved_age),
+            "GPU h": _gpu_hours(run),
+            "left": duration(run.eta_seconds if run.eta_with_waits is None else run.eta_with_waits),
+        }
+        # As Text, so that a bracket in Slurm's words is no markup, and 200 rows cost half as much.
+        table.add_row(*(Text(cells[heading], colour if heading == "state" else "") for heading, _, _ in shown))
+    return table
+
+
+def _gpu_hours(run: RunStatus) -> str:
+    """`1.5+3.0`: used and left; a dash where a run uses no GPU."""
+    if not run.gpu_hours_used and not run.gpu_hours_left:
+        return "-"
+    used, left = (f"{hours:.{hours < 100:d}f}" for hours in (run.gpu_hours_used, run.gpu_hours_left or 0.0))
+    return used if run.state == "finished" else f"{used}+{'?' if run.gpu_hours_left is None else left}"
+
+
+def print_runs(runs: Sequence[RunStatus]) -> None:
+    """A row a run, and below it what is to be done about those that need it."""
+    console.print(runs_table(runs))
+    for line in notes(runs):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def notes(runs: Sequence[RunStatus]) -> list[str]:
+    """What is to be done about the runs that need it."""
+    return [f"{run.name}: {_note(run.note)}" for run in runs if run.note and run.state != "queued"]
+
+
+def details(run: RunStatus) -> list[str]:
+    """Lines on one run that the table has no room for."""
+    lines = [f"{run.name}  {run.dir}, cluster {run.cluster}"]
+    beat = "" if run.heartbeat_age is None else f", {duration(run.heartbeat_age)} since its last sign of life"
+    lines.append(f"  queue      {run.queue}")
+    lines.append(f"  run says   {run.says}{beat}")
+    if run.validation_loss is not None:
+        lines.append(f"  loss       {_number(run.loss)} in training, {_number(run.validation_loss)} in validation")
+    if run.saved_step is not None:
+        lines.append(f"  saved      step {run.saved_step}, {duration(run.saved_age)} ago")
+    if run.gpu_hours_used or run.gpu_hours_left:
+        unknown = run.gpu_hours_left is None
+        left = ", what is left is unknown" if unknown else f", {run.gpu_hours_left:.1f} left at this pace"
+        lines.append(f"  GPU hours  {run.gpu_hours_used:.1f} used{'' if run.state == 'finished' else left}")
+    if run.state in ("running", "queued"):
+        lines.append(f"  left       {_left(run)}")
+    return lines
+
+
+def _left(run: RunStatus) -> str:
+    """How the time left is made up, and what of it is only what past jobs took."""
+    if run.eta_seconds is None:
+        return "unknown until a job has trained"
+    words = f"{duration(run.eta_seconds)} of job time"
+    if not run.eta_jobs:
+        return f"{words}; no further job will be needed"
+    more = count(run.eta_jobs, "more job")
+    if run.eta_waits is None:
+        return f"{words}, and the queue waits of {more}, unknown so far"
+    waited = f"{count(len(run.queue_waits), 'job')} of this run waited {duration(_mean(run.queue_waits))} on average"
+    return f"{words}, and {duration(run.eta_waits)} in the queue for {more}, if it goes on so: {waited}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def print_details(run: RunStatus) -> None:
+    """One run in some lines."""
+    for line in details(run):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def began(job: JobStatus) -> bool:
@@ -113,71 +197,3 @@ def print_evaluation(run: RunDir) -> None:
         f"(the commonest answer alone: {after['majority']:.1%})",
         highlight=False,
     )
-
-
-def follow(run: RunDir) -> RunStatus:
-    """The status at the end of the run, which is shown while it goes on.
-
-    On a terminal a live line, elsewhere a plain line every few seconds. KeyboardInterrupt leaves the run going.
-    """
-    interval = ASK_INTERVAL[run_cluster(run).kind]
-    if sys.stdout.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[words]}"),
-        )
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(run.name, total=run.total_steps() or 1, words="")
-
-            def show(status: RunStatus) -> None:
-                total = status.total_steps or 1
-                bar.update(task, completed=status.step, total=total, words=live_words(status))
-
-            return _follow(run, interval, 0.5, show)
-    lines: set[str] = set()
-
-    def say(status: RunStatus) -> None:
-        line = f"{status.name}: step {status.step}/{status.total_steps or '?'} {live_words(status)}"
-        if line not in lines:
-            lines.clear()
-            lines.add(line)
-            print(line, flush=True)
-
-    return _follow(run, interval, QUIET_INTERVAL, say)
-
-
-def live_words(status: RunStatus) -> str:
-    """`job 2 train  loss 2.3107  612 tokens/s  0:48 left`: the running job in a line."""
-    job = next((job for job in reversed(status.jobs) if job.state == "RUNNING"), None)
-    if job is None:
-        return f"{status.state} {status.note}".strip()
-    words = [f"job {job.number}", status.phase or "starting"]
-    if status.loss is not None:
-        words.append(f"loss {status.loss:.4f}")
-    if status.tokens_per_second:
-        words.append(f"{status.tokens_per_second:.0f} tokens/s")
-    if status.eta_seconds is not None:
-        words.append(f"{duration(status.eta_seconds)} left")
-    if status.heartbeat_age and status.heartbeat_age > 60:
-        words.append(f"silent for {duration(status.heartbeat_age)}")
-    return "  ".join(words)
-
-
-def _follow(run: RunDir, interval: float, pause: float, show: Callable[[RunStatus], None]) -> RunStatus:
-    """Read the run's files every `pause` seconds, and ask the scheduler every `interval`."""
-    while True:
-        asked, answer = time.monotonic(), ask([run])
-        while True:
-            status = read_status([run], answer)[0]
-            over = status.state not in ("running", "queued", "unknown")
-            stale = time.monotonic() - asked >= interval
-            if not over:
-                show(status)
-            elif time.monotonic() - asked < pause or run.finished or run.halted:
-                return status
-            if stale or over:
-                break  # an end is believed only when the scheduler has just been asked
-            time.sleep(pause)
-        time.sleep(pause)

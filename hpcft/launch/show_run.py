@@ -136,9 +136,11 @@ def _file(before: dict[str, Any] | None, path: Path, kept: bool) -> str:
 
 
 def _model(before: dict[str, Any] | None, run: RunDir) -> str:
-    path, revision = run.recipe.model.path, run.recipe.model.revision
+    path = run.recipe.model.path
     if before is None:
-        return f"{path}, revision {revision or 'main, whatever that was when the first job loaded it'}"
+        commit = (read_json(run.path / "model.json") or {}).get("commit")
+        asked = f"{path}, revision {run.recipe.model.revision or 'main'} of the hub"
+        return f"{asked}, at commit {commit}" if commit else f"{asked}; the first job finds its commit"
     now = model_files(path) or {}
     size = sum(file["bytes"] for file in before.values() if file)
     changed = sorted(name for name in {**before, **now} if not same(before.get(name), now.get(name)))

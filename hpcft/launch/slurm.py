@@ -53,6 +53,8 @@ class JobState:
     node: str = ""
     exit_code: str = ""
     """`code:signal` of the batch process, from accounting."""
+    source: str = "squeue"
+    """Who said so."""
 
 
 class _Executor(submitit.SlurmExecutor):
@@ -189,7 +191,7 @@ def _account(ids: Sequence[str]) -> dict[str, JobState]:
     for line in output.splitlines():
         number, state, node, exit_code = (line.split("|") + [""] * 3)[:4]
         # "CANCELLED by 1000", and "COMPLETED+" where sacct cut the word.
-        states[number] = JobState((state.split() or ["UNKNOWN"])[0].rstrip("+"), "", node, exit_code)
+        states[number] = JobState((state.split() or ["UNKNOWN"])[0].rstrip("+"), "", node, exit_code, "sacct")
     return states
 
 

@@ -9,12 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.ending import MAY_RETURN
-from hpcft.launch import chain, local, slurm
+from hpcft.launch import local, slurm
+from hpcft.launch.facts import JobFacts, RunFacts, read_facts
 from hpcft.launch.pace import eta
-from hpcft.rundir import JobDir, RunDir
+from hpcft.launch.waits import jobs_to_come, queue_waits, waits_to_come
+from hpcft.launch.words import duration
+from hpcft.rundir import CANCELLED, RunDir
 
 LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 """Slurm's states of a job that will still do something; a word not known here counts as not live."""
+STATE_WORDS = {
+    "PENDING": "waits",
+    "RUNNING": "runs",
+    "CONFIGURING": "runs, its node is getting ready",
+    "COMPLETING": "is ending",
+    "SUSPENDED": "is suspended",
+    "REQUEUED": "is queued again",
+    "REQUEUE_HOLD": "is queued again, and held",
+    "RESIZING": "is changing its size",
+}
+PHASE_WORDS = {"start": "starts", "train": "trains", "evaluate": "evaluates", "save": "saves"}
+SILENCE = 60.0
+"""Seconds without a heartbeat after which that is said; it is renewed every second."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,8 @@ class JobStatus:
     slurm_id: str | None
     state: str | None
     """The scheduler's word; None when it was not asked or does not know the job."""
+    state_from: str
+    """Who said so, or why nobody did."""
     reason: str
     """Why it waits, in words."""
     node: str | None
@@ -46,6 +64,9 @@ class JobStatus:
     wall_seconds: float | None
     useful_seconds: float
     """Training seconds of the steps that survive."""
+    wait_seconds: float | None
+    """In the queue, from the moment it could have begun; None while it waits."""
+    gpu_hours: float
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,10 @@ class RunStatus:
     """finished, halted, stopped, running, queued, half-submitted, cancelled, broken off, or unknown."""
     note: str
     """What to do or know, in words."""
+    queue: str
+    """What the scheduler says of the job that matters most, in words."""
+    says: str
+    """What the run's own files say, whatever the scheduler does."""
     step: int
     total_steps: int | None
     loss: float | None
@@ -66,10 +91,22 @@ class RunStatus:
     tokens_per_second: float | None
     phase: str | None
     saved_step: int | None
+    saved_age: float | None
+    """Seconds since the newest checkpoint was whole."""
     heartbeat_age: float | None
     """Seconds since the running job's last sign of life."""
+    gpu_hours_used: float
+    gpu_hours_left: float | None
+    """At the pace so far; None until it can be known."""
     eta_seconds: float | None
     """Of training and overhead, without queue waits; None until it can be known."""
+    eta_jobs: int | None
+    """Jobs that have not begun and will be needed."""
+    queue_waits: list[float]
+    """Seconds that each job of this run has waited in the queue."""
+    eta_waits: float | None
+    """Seconds in the queue that those jobs will take if they wait as long as jobs of this run have, on average."""
+    eta_with_waits: float | None
     jobs: list[JobStatus] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -87,141 +124,181 @@ class Answer:
     """Whether Slurm was asked and did not answer."""
 
 
-def ask(runs: Sequence[RunDir]) -> Answer:
+def ask(runs: Sequence[RunDir], *, accounting: bool = True) -> Answer:
     """The schedulers' answer on all open jobs of these runs: at most one squeue and one sacct call."""
-    kinds = {run.path: chain.run_cluster(run).kind for run in runs}
-    jobs = [job for run in runs for job in _last_attempts(run) if job.submitted]
-    open_jobs = [job for job in jobs if not job.ended]
-    # Slurm may start a job again that was told to end: what has an ending then waits, or runs, once more.
-    over = {run.path for run in runs if run.finished}
-    requeued = [job for job in jobs if job.path.parent.parent not in over and _may_return(job)]
-    on_slurm = [job for job in open_jobs if kinds[job.path.parent.parent] == "slurm"]
-    here = [job for job in open_jobs if kinds[job.path.parent.parent] == "local"]
-    states = {path: slurm.JobState(state) for path, state in local.states(here).items()}
+    return _ask([read_facts(run) for run in runs], accounting)
+
+
+def _ask(runs: Sequence[RunFacts], accounting: bool = True) -> Answer:
+    here: list[JobFacts] = []
+    on_slurm: list[JobFacts] = []
+    requeued: list[JobFacts] = []
+    for run in runs:
+        last_attempts = {job.job.number: job for job in run.jobs}.values()
+        open_jobs = [job for job in last_attempts if not job.ended]
+        (here if run.kind == "local" else on_slurm).extend(open_jobs)
+        # Slurm may start a job again that was told to end: what has an ending then waits, or runs, once more.
+        if run.kind == "slurm" and not run.finished:
+            requeued += [job for job in last_attempts if (job.ended or {}).get("ending") in MAY_RETURN]
+    states = {
+        path: slurm.JobState(word, source="this machine") for path, word in local.states([j.job for j in here]).items()
+    }
     ids = sorted({job.slurm_id for job in (*on_slurm, *requeued) if job.slurm_id})
-    answer = slurm.query(ids, account=sorted({job.slurm_id for job in on_slurm if job.slurm_id}))
+    account = sorted({job.slurm_id for job in on_slurm if job.slurm_id}) if accounting else []
+    answer = slurm.query(ids, account=account)
     if answer is not None:
-        states |= {job.path: answer[job.slurm_id] for job in (*on_slurm, *requeued) if job.slurm_id in answer}
+        states |= {job.job.path: answer[job.slurm_id] for job in (*on_slurm, *requeued) if job.slurm_id in answer}
     return Answer(states, answer is None)
-
-
-def _last_attempts(run: RunDir) -> list[JobDir]:
-    """Every job of a run, in the attempt that Slurm speaks of."""
-    return list({job.number: job for job in run.jobs()}.values())
-
-
-def _may_return(job: JobDir) -> bool:
-    ended = job.ended
-    return bool(ended and ended["ending"] in MAY_RETURN and (job.slurm_id or "").isdigit())
 
 
 def read_status(runs: Sequence[RunDir], answer: Answer | None = None) -> list[RunStatus]:
     """The status of all these runs, from their files and what the schedulers say, or said a moment ago."""
-    answer = answer or ask(runs)
-    found = []
-    for run in runs:
-        lost = answer.slurm_silent and chain.run_cluster(run).kind == "slurm"
-        found.append(_run_status(run, answer.states, lost))
-    return found
+    facts = [read_facts(run) for run in runs]
+    answer = answer or _ask(facts)
+    return [_run_status(run, answer.states, answer.slurm_silent and run.kind == "slurm") for run in facts]
 
 
-def _run_status(run: RunDir, states: dict[Path, slurm.JobState], lost: bool) -> RunStatus:
-    jobs = job_statuses(run, states)
-    running = next((job for job in reversed(run.jobs()) if job.started and not job.ended), None)
+def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -> RunStatus:
+    now = time.time()
+    jobs = _job_statuses(run, states, lost, now)
+    running = run.running
     beat = (running.heartbeat or {}) if running else {}
     state, note = _state(run, jobs, lost)
-    saved = run.saved_steps()
-    total = run.total_steps()
+    total = run.total_steps
     kept = max((job.last_step or 0 for job in jobs), default=0)
-    step = int(beat.get("last_step") or kept) if state == "running" else kept
+    step = max(int(beat.get("last_step") or kept) if state == "running" else kept, (run.finished or {}).get("step", 0))
+    walltime = _walltime(run) if state in ("running", "queued") else None
+    left = None if walltime is None else eta(jobs, step, total, walltime)
+    to_come = None if walltime is None else jobs_to_come(jobs, step, total, walltime)
+    waits = list(queue_waits(run.jobs).values())
+    waiting = waits_to_come(run.jobs, waits, to_come, now)
+    gpus = run.recipe.resources.gpus * run.recipe.resources.nodes
     return RunStatus(
-        name=run.name,
-        dir=str(run.path),
-        cluster=str((run.submission or {})["cluster"]["name"]),
+        name=run.run.name,
+        dir=str(run.run.path),
+        cluster=run.cluster,
         state=state,
         note=note,
-        step=max(step, (run.finished or {}).get("step", 0)),
+        queue=_queue_words(jobs, lost, run.kind),
+        says=_own_words(run, beat, now),
+        step=step,
         total_steps=total,
         loss=_latest(run, "loss"),
         validation_loss=_latest(run, "validation_loss"),
         tokens_per_second=beat.get("tokens_per_second"),
         phase=beat.get("phase"),
-        saved_step=saved[-1] if saved else None,
-        heartbeat_age=time.time() - beat["time"] if beat else None,
-        eta_seconds=eta(jobs, step, total, _walltime(running)) if state == "running" else None,
+        saved_step=run.saved[0] if run.saved else None,
+        saved_age=max(0.0, now - run.saved[1]) if run.saved else None,
+        heartbeat_age=max(0.0, now - beat["time"]) if beat else None,
+        gpu_hours_used=sum(job.gpu_hours for job in jobs),
+        gpu_hours_left=None if left is None else left * gpus / 3600,
+        eta_seconds=left,
+        eta_jobs=to_come,
+        queue_waits=waits,
+        eta_waits=waiting,
+        eta_with_waits=None if left is None or waiting is None else left + waiting,
         jobs=jobs,
     )
 
 
-def _state(run: RunDir, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, str]:
+def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, str]:
     """The run's state and what is to be said of it: positive evidence first, nothing concluded from silence."""
+    name = run.run.name
     if run.finished:
         return "finished", ""
     if halted := run.halted:
         return "halted", f"{halted['reason']} {halted['fix']}".strip()
-    half = "half-submitted", f"`hpcft resume {run.name}` completes it, `hpcft cancel {run.name}` undoes it."
+    half = "half-submitted", f"`hpcft resume {name}` completes it, `hpcft cancel {name}` undoes it."
     # A job that has started was released: the kill came after that, and all is as it should be.
-    if not (run.path / "queued.json").exists() and not any(job.started for job in run.jobs()):
+    if not run.queued and not any(job.started for job in run.jobs):
         return half
     if lost:
         return "unknown", "Slurm does not answer."
     if any(job.state == "RUNNING" for job in jobs):
-        stopping = " It stops as soon as it has saved." if run.stop_file.exists() else ""
-        return "running", stopping.strip()
-    if run.stop_file.exists():
-        cancelled = run.stop_file.read_bytes() == chain.CANCELLED
-        return "cancelled" if cancelled else "stopped", f"`hpcft resume {run.name}` goes on."
+        return "running", "" if run.stop is None else "It stops as soon as it has saved."
+    if run.stop is not None:
+        return "cancelled" if run.stop == CANCELLED else "stopped", f"`hpcft resume {name}` goes on."
     if waiting := [job for job in jobs if job.state in LIVE]:
-        # Released jobs are not held: whoever queued these was killed before that.
-        return half if all(job.reason == "held" for job in waiting) else ("queued", waiting[0].reason)
+        # Nobody let these go: whoever queued them was killed before that. A hand may hold what was let go.
+        held = all(job.reason == "held" and not run.run.job(job.number).released.exists() for job in waiting)
+        return half if held else ("queued", waiting[0].reason)
     if any(job.ending == "cancelled" for job in jobs):
-        return "cancelled", f"`hpcft resume {run.name}` goes on."
+        return "cancelled", f"`hpcft resume {name}` goes on."
     limit = run.recipe.resources.jobs
     if max((job.number for job in jobs), default=0) >= run.submitted_before + limit:
-        return "broken off", f"It has had its {limit} jobs (resources.jobs). `hpcft resume {run.name}` grants as many."
-    return "broken off", f"No job runs or waits. `hpcft resume {run.name}` goes on."
+        return "broken off", f"It has had its {limit} jobs (resources.jobs). `hpcft resume {name}` grants as many."
+    return "broken off", f"No job runs or waits. `hpcft why {name}` says what happened, `hpcft resume {name}` goes on."
 
 
-def _walltime(job: JobDir | None) -> float:
-    return float((job.submitted or {})["walltime"]) if job else 0.0
+def _queue_words(jobs: Sequence[JobStatus], lost: bool, kind: str) -> str:
+    """`job 3 runs on gpu001`, `job 4 waits: others are before it`; of what runs before what waits."""
+    if lost:
+        return "Slurm does not answer"
+    live = [job for job in jobs if job.state in LIVE]
+    for job in sorted(live, key=lambda job: job.state == "PENDING"):
+        words = f"job {job.number} {STATE_WORDS.get(job.state or '', (job.state or '').lower())}"
+        if job.state == "RUNNING" and job.node and kind == "slurm":
+            words += f" on {job.node}"
+        return f"{words}: {job.reason}" if job.reason else words
+    return "nothing"
 
 
-def _latest(run: RunDir, key: str) -> float | None:
-    for job in reversed(run.jobs()):
-        facts = job.ended or job.heartbeat or {}
-        if facts.get(key) is not None:
-            return float(facts[key])
-    return None
+def _own_words(run: RunFacts, beat: dict[str, Any], now: float) -> str:
+    """`trains`, `saves, stopping (walltime)`, `halted`: from the run's files alone."""
+    if run.finished or run.halted:
+        return "finished" if run.finished else "halted"
+    if run.running:
+        words = PHASE_WORDS.get(beat.get("phase", "start"), str(beat.get("phase")))
+        if beat.get("stopping"):
+            words += f", stopping ({beat['stopping']})"
+        if beat and now - beat["time"] > SILENCE:
+            words = f"silent for {duration(now - beat['time'])}"
+        return words
+    if run.stop is not None:
+        return "cancelled" if run.stop == CANCELLED else "stopped"
+    last = next((job for job in reversed(run.jobs) if job.ended and job.started), None)
+    return f"job {last.job.number} {(last.ended or {})['ending']}" if last else "not begun"
 
 
-def job_statuses(run: RunDir, states: dict[Path, slurm.JobState]) -> list[JobStatus]:
-    """Every job and attempt, with the steps of it that survive in the curve."""
+def _walltime(run: RunFacts) -> float | None:
+    """Seconds of the job that runs, else of the next one."""
+    jobs = [run.running, *(job for job in run.jobs if not job.ended), *run.jobs[-1:]]
+    return next((float(job.submitted["walltime"]) for job in jobs if job and job.submitted), None)
+
+
+def _latest(run: RunFacts, key: str) -> float | None:
+    values = (job.last_words.get(key) for job in reversed(run.jobs))
+    return next((float(value) for value in values if value is not None), None)
+
+
+def _job_statuses(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool, now: float) -> list[JobStatus]:
     found: list[JobStatus] = []
+    waits = queue_waits(run.jobs)
     cut: int | None = None  # a later job that has trained began here
-    for job in reversed(run.jobs()):
-        if not job.submitted:
-            continue
-        ended, started, resumed = job.ended or {}, job.started or {}, job.resumed or {}
-        facts = ended or job.heartbeat or {}
-        resume_step, last = resumed.get("step"), facts.get("last_step")
+    for job in reversed(run.jobs):
+        ended, started, facts = job.ended or {}, job.started or {}, job.last_words
+        resume_step, last = (job.resumed or {}).get("step"), facts.get("last_step")
         kept = 0
         first_step = last_step = None
         if resume_step is not None and last is not None and last > resume_step:
             end = last if cut is None else min(last, cut)
-            if cut is not None and job.ended and ended["ending"] == "killed":
+            if cut is not None and ended.get("ending") == "killed":
                 end = cut if cut > resume_step else end  # its last heartbeat is older than its last step
             kept = max(0, end - resume_step)
             if kept:
                 first_step, last_step = resume_step + 1, end
             cut = resume_step if cut is None else min(cut, resume_step)
-        said = states.get(job.path)
+        said = states.get(job.job.path)
         train, trained = facts.get("seconds", {}).get("train", 0.0), (last or 0) - (resume_step or 0)
+        wall = _wall(job, said.state if said else None, now)
+        gpus = (job.submitted or {}).get("gpus", run.recipe.resources.gpus * run.recipe.resources.nodes)
         found.append(
             JobStatus(
-                number=job.number,
-                attempt=job.attempt,
+                number=job.job.number,
+                attempt=job.job.attempt,
                 slurm_id=job.slurm_id,
-                state=said.state if said else None,
+                state=said.state if said else ended.get("slurm_state"),
+                state_from=said.source if said else _nobody_said(job, lost),
                 reason=said.reason if said else "",
                 node=(said.node if said and said.node else None) or started.get("node") or started.get("host"),
                 ending=ended.get("ending"),
@@ -232,15 +309,26 @@ def job_statuses(run: RunDir, states: dict[Path, slurm.JobState]) -> list[JobSta
                 kept_steps=kept,
                 loss=facts.get("loss"),
                 seconds=facts.get("seconds", {}),
-                wall_seconds=_wall(job, ended, started),
+                wall_seconds=wall,
                 useful_seconds=train * min(1.0, kept / trained) if trained > 0 else 0.0,
+                wait_seconds=waits.get(job.job.path),
+                gpu_hours=(wall or 0.0) * gpus / 3600,
             )
         )
     return found[::-1]
 
 
-def _wall(job: JobDir, ended: dict[str, Any], started: dict[str, Any]) -> float | None:
-    if "wall_seconds" in ended:
-        return float(ended["wall_seconds"])
-    end = ended.get("time") or (job.heartbeat or {}).get("time")
-    return float(end) - float(started["time"]) if started and end else None
+def _nobody_said(job: JobFacts, lost: bool) -> str:
+    """Why there is no word of the scheduler's on a job."""
+    if job.ended:
+        return "its record" if "slurm_state" in job.ended else "not asked: its ending is on record"
+    return "not known: Slurm does not answer" if lost else "the scheduler does not know it"
+
+
+def _wall(job: JobFacts, state: str | None, now: float) -> float | None:
+    if job.ended and "wall_seconds" in job.ended:
+        return float(job.ended["wall_seconds"])
+    if not job.started:
+        return None
+    end = now if state == "RUNNING" and not job.ended else job.last_words.get("time")
+    return max(0.0, float(end) - float(job.started["time"])) if end else None

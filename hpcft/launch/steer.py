@@ -18,7 +18,7 @@ from hpcft.launch.inputs import data_faults, value_faults
 from hpcft.launch.provenance import data_files
 from hpcft.launch.scheduler import scheduler
 from hpcft.launch.status import LIVE, read_status
-from hpcft.rundir import JobDir, RunDir, write_json, write_whole
+from hpcft.rundir import CANCELLED, JobDir, RunDir, write_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def cancel(run: RunDir) -> list[JobDir]:
     # One call for all, those without record too: were one left out, the end of another would start it.
     marked = queue.queue(run).held
     # The file makes a job that begins meanwhile leave at once: on this machine the keeper starts the next one.
-    write_whole(run.stop_file, chain.CANCELLED)
+    write_whole(run.stop_file, CANCELLED)
     queue.cancel(open_jobs, list(marked))
     for job in open_jobs:
         close_waiting(job)

@@ -16,7 +16,9 @@ from tests.slurm.lab import Lab
 from tests.slurm.runs import HPCFT, Site, calls, counting, make_site, queue
 
 CHAIN = 10
-RUNS = 100
+RUNS = 200
+JOBS = 10
+"""Jobs of each run that has finished: 2,000 in all."""
 LIVE_RUNS = 8
 LATER = "now+1hour"
 """No job of a benchmark may start: it would compete with what is measured."""
@@ -92,7 +94,7 @@ def submit_rows(lab: Lab, folder: Path) -> Iterator[Row]:
 
 
 def status_rows(lab: Lab, folder: Path) -> Iterator[Row]:
-    """A hundred runs in one call, beside submitit asked for the states of a hundred jobs."""
+    """All runs in one call, beside submitit asked for the state of one job of each."""
     site = make_site(folder / "status", lab, options={"begin": LATER})
     make_runs(site)
     array = lab.run("sbatch", "--parsable", "--hold", f"--array=1-{RUNS}", "--output=/dev/null", "--wrap", "true")
@@ -118,18 +120,24 @@ def status_rows(lab: Lab, folder: Path) -> Iterator[Row]:
 
 
 def make_runs(site: Site) -> None:
-    """A hundred runs: some wait in the queue, one was cancelled by hand, and the others have finished."""
+    """All runs: some wait in the queue, one was cancelled by hand, and the others have finished in ten jobs each."""
     runs = [site.submit() for _ in range(LIVE_RUNS)]
     by_hand = site.submit()
     site.lab.run("scancel", *queue(site.lab, by_hand))
     done = site.submit()
     site.lab.run("scancel", *queue(site.lab, done))
     now = time.time()
-    write_json(done.job(1).path / "started.json", {"time": now, "host": "gpu1", "node": "gpu1", "saved_step": None})
-    write_json(done.job(1).path / "resumed.json", {"step": 0, "total_steps": 500, "exactness": "bit-exact"})
-    facts = {"first_step": 1, "last_step": 500, "loss": 1.5, "validation_loss": 1.6, "seconds": {"train": 60.0}}
-    write_json(done.job(1).path / "ended.json", {**facts, "ending": "finished", "time": now, "wall_seconds": 70.0})
-    write_json(done.job(2).path / "ended.json", {"ending": "cancelled", "time": now})
+    given = json.loads((done.job(1).path / "submitted.json").read_text())
+    for number in range(1, JOBS + 1):
+        path, last = done.job(number).path, 50 * number
+        path.mkdir(exist_ok=True)
+        write_json(path / "submitted.json", {**given, "after": [str(number)]})
+        write_json(path / "started.json", {"time": now, "host": "gpu1", "node": "gpu1", "saved_step": None})
+        write_json(path / "resumed.json", {"step": last - 50, "total_steps": 500, "exactness": "bit-exact"})
+        write_json(path / "heartbeat.json", {"time": now, "phase": "train", "last_step": last})
+        facts = {"first_step": last - 49, "last_step": last, "loss": 1.5, "seconds": {"train": 60.0}, "time": now}
+        ending = "walltime" if number < JOBS else "finished"
+        write_json(path / "ended.json", {**facts, "ending": ending, "wall_seconds": 70.0})
     write_json(done.path / "finished.json", {"step": 500, "time": now, "job": 1, "tokens": 1000})
     runs += [by_hand, done]
     for number in range(len(runs), RUNS):

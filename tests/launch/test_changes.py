@@ -251,6 +251,17 @@ def test_show_prints_where_a_run_came_from(desk: Desk, run: RunDir) -> None:
     assert facts["recipe"]["train"]["learning_rate"] == 1e-5 and facts["jobs"][0]["ending"] == "stopped"
 
 
+def test_show_names_the_commit_of_a_model_from_the_hub(desk: Desk, run: RunDir) -> None:
+    raw = json.loads((run.path / "recipe.json").read_bytes())
+    raw["model"]["path"] = "openai-community/gpt2"
+    write_json(run.path / "recipe.json", raw)
+    write_json(run.path / "provenance.json", {**(read_json(run.path / "provenance.json") or {}), "model": None})
+    asked = "model        openai-community/gpt2, revision main of the hub"
+    assert f"{asked}; the first job finds its commit\n" in desk.run("show", "demo", "--runs", "runs").out
+    write_json(run.path / "model.json", {"commit": "607a30d783dfa663caf39e06633721c8d4cfcd7e"})
+    assert f"{asked}, at commit 607a30d" in desk.run("show", "demo", "--runs", "runs").out
+
+
 # --- rm ---
 
 

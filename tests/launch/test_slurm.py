@@ -139,10 +139,10 @@ def test_one_squeue_and_one_sacct_tell_the_state_of_all_jobs(desk: Desk) -> None
         "4714": JobState("PENDING", "the nodes it needs are away"),
         "4715": JobState("PENDING", "SomethingNew"),
         "4716": JobState("PENDING", "no node here has what it asks for: it will never start"),
-        "4700": JobState("COMPLETED", "", "gpu001", "0:0"),
-        "4701": JobState("CANCELLED", "", "gpu001", "0:15"),
-        "4702": JobState("OUT_OF_ME", "", "gpu002", "0:125"),
-        "4703": JobState("UNKNOWN", "", "gpu002", ""),
+        "4700": JobState("COMPLETED", "", "gpu001", "0:0", "sacct"),
+        "4701": JobState("CANCELLED", "", "gpu001", "0:15", "sacct"),
+        "4702": JobState("OUT_OF_ME", "", "gpu002", "0:125", "sacct"),
+        "4703": JobState("UNKNOWN", "", "gpu002", "", "sacct"),
     }
     assert (desk.folder / "calls").read_text().splitlines() == [
         "squeue --me --noheader --states=all --format=%i|%T|%r|%N|%Q",

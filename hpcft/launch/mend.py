@@ -1,0 +1,111 @@
+"""The mend: what to type after a bad ending, with numbers from the run's own recipe."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hpcft.launch.cluster import Cluster
+from hpcft.launch.slurm_account import memory
+from hpcft.recipe import Recipe
+from hpcft.schema import walltime_seconds
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a bad ending."""
+
+    reason: str
+    state: str = ""
+    """Slurm's word, `""` where it has none."""
+    asked_memory: int | None = None
+    """Bytes of host memory that the job had asked for, from accounting."""
+
+
+def mend(name: str, recipe: Recipe, cluster: Cluster, evidence: Evidence, *, goes_on: bool) -> list[str]:
+    """What helps, in lines; a command to paste where an override does."""
+    for states, pattern, make in MENDS:
+        if evidence.state in states or re.search(pattern, evidence.reason):
+            words, change = make(recipe, cluster, evidence)
+            if change:
+                return [words, f"  hpcft resume {name} --set {shlex.quote(change)}"]
+            return [words.replace("hpcft resume RUN", f"hpcft resume {name}")]
+    if goes_on:
+        return ["The chain goes on by itself."]
+    return [f"Once that is mended, `hpcft resume {name}` goes on from its newest checkpoint."]
+
+
+Made = tuple[str, str]
+"""A sentence, and a `key=value` or nothing."""
+
+
+def _micro_batch(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
+    del cluster, evidence
+    train, processes = recipe.train, recipe.processes
+    for size in range(train.micro_batch_size // 2, 0, -1):
+        if train.batch_size % (size * processes) == 0:
+            words = f"Fewer rows in a forward pass (now {train.micro_batch_size}) take less memory of the GPU:"
+            return words, f"train.micro_batch_size={size}"
+    return (
+        "train.micro_batch_size is 1 already: it takes a larger GPU, or a new run with less data.max_length.",
+        "",
+    )
+
+
+def _memory(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
+    del cluster
+    asked = memory(recipe.resources.memory or "") if recipe.resources.memory else evidence.asked_memory
+    if not asked:
+        return "More host memory, more than the job had: `hpcft resume RUN --set resources.memory=NG`.", ""
+    if recipe.resources.memory and recipe.resources.memory[-1].isdigit():
+        asked *= 1 << 20  # Slurm counts in megabytes where no unit is written
+    more = math.ceil(1.5 * asked / GIB)
+    return f"More host memory than the {asked / GIB:.0f} GiB that it had asked for:", f"resources.memory={more}G"
+
+
+def _walltime(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
+    del evidence
+    now, most = recipe.resources.walltime or cluster.max_walltime, cluster.max_walltime
+    if now is None:
+        return "A longer walltime: `hpcft resume RUN --set resources.walltime=H:MM:SS`.", ""
+    seconds = 2 * walltime_seconds(now)
+    seconds = min(seconds, walltime_seconds(most)) if most else seconds
+    if seconds <= walltime_seconds(now):
+        return f"The walltime is {now}, the longest here: a step and a save must take less.", ""
+    text = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return f"A longer walltime than {now}:", f"resources.walltime={text}"
+
+
+def _rate(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
+    del cluster, evidence
+    rate = recipe.train.learning_rate
+    return f"Look at the rows that it names. A lower learning rate than {rate:g}:", f"train.learning_rate={rate / 2:g}"
+
+
+def _save(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
+    del cluster, evidence
+    every = recipe.train.save_every
+    if every == 1:
+        return "It saves after each step already: whoever ends its jobs must be asked.", ""
+    return f"Saving more often than every {every} steps:", f"train.save_every={max(1, every // 2)}"
+
+
+def _node(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
+    del recipe, cluster, evidence
+    return "Nothing in the run is to blame, and the next job goes on from its newest checkpoint.", ""
+
+
+MENDS: tuple[tuple[tuple[str, ...], str, Callable[[Recipe, Cluster, Evidence], Made]], ...] = (
+    (("OUT_OF_MEMORY",), "host memory|killed from outside", _memory),
+    ((), "the GPU ran out of memory", _micro_batch),
+    (("TIMEOUT",), "walltime is too short|its walltime ended|when the walltime ended", _walltime),
+    ((), "non-finite|infinite or no number", _rate),
+    ((), "killed before they could save", _save),
+    (("NODE_FAIL", "BOOT_FAIL", "PREEMPTED"), "its node failed|pushed it out|its node did not start", _node),
+)
+"""By Slurm's states and by words of the reason, the first that fits: who could say it better comes first."""
