@@ -49,7 +49,8 @@ def draft(facts: SiteFacts, wanted: str | None) -> str:
         lines += _card(kind)
         typed = f"{kind}:" if kind else ""
         lines += [yaml_line("gpu_request", f"gres=gpu:{typed}{{gpus}}")]
-    lines.append(yaml_line("cpus_per_node", cores))
+    if cores:
+        lines.append(yaml_line("cpus_per_node", cores))
     if gpus:
         lines.append(yaml_line("cpus_per_gpu", max(1, cores // gpus)) + "  # an even share of a node")
     bound = limits(Cluster(name="draft", kind="slurm", runs="x"), facts, partition.name)

@@ -75,9 +75,10 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
         faults += error.faults
     faults += recipe_faults(file)
     if site is not None and not file.doubtful & {"cluster", "train", "resources"}:
-        faults += fit(file, site.cluster)
-        if site.cluster.kind == "slurm" and not faults and (partitions := read_partitions()):
-            faults += impossible(file, site, partitions)
+        unfit = list(fit(file, site.cluster))
+        if site.cluster.kind == "slurm" and not unfit and (partitions := read_partitions()):
+            unfit += impossible(file, site, partitions)
+        faults += unfit
     if site is not None and "model" not in file.doubtful:
         folder = model_folder(site.cluster, file.recipe.model)
         parameters = count_parameters(folder) if folder else None

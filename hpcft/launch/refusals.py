@@ -76,5 +76,7 @@ def explain(fault: Fault, options: dict[str, str], known: Callable[[str], Sequen
             names = known(refusal.option)
             fix = f"{did_you_mean(value, names)} {PLACE}" if value and names else PLACE
         what = refusal.what.format(value=value) if value or "{value}" not in refusal.what else f"{said}."
+        if " " not in said:  # the name of a limit, which an administrator knows
+            what = f"{what.removesuffix('.')} ({said})."
         return Fault(where, what, fix)
     return fault

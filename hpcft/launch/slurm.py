@@ -246,7 +246,7 @@ def scrubbed_environment() -> Iterator[None]:
     They would leak into the new job (SLURM_CPU_BIND costs silent speed). SLURM_CONF names the cluster and stays.
     """
     before = dict(os.environ)
-    leaking = [key for key in before if key.startswith(("SLURM_", "SBATCH_", "SRUN_", "PMI_", "PMIX_"))]
+    leaking = [key for key in before if key.startswith(("SLURM_", "SBATCH_", "SRUN_", "SINFO_", "PMI_", "PMIX_"))]
     for key in leaking:
         if key != "SLURM_CONF":
             del os.environ[key]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hpcft.errors import UserError
-from hpcft.launch.slurm import call, seconds_left
+from hpcft.launch.slurm import call, scrubbed_environment, seconds_left
 
 GPUS = re.compile(r"\bgpu:(?:([^:,()]+):)?(\d+)")
 
@@ -99,7 +99,8 @@ def known_names(option: str) -> list[str]:
 
 def read_partitions() -> dict[str, Partition] | None:
     """Every partition by name, hidden ones too; None if Slurm does not answer."""
-    rows = _ask("sinfo", "--all", "--noheader", "--exact", "--format=%P|%l|%M|%D|%c|%m|%G|%f")
+    with scrubbed_environment():
+        rows = _ask("sinfo", "--all", "--noheader", "--exact", "--format=%P|%l|%M|%D|%c|%m|%G|%f")
     if rows is None:
         return None
     found: dict[str, Partition] = {}
@@ -112,12 +113,12 @@ def read_partitions() -> dict[str, Partition] | None:
 
 
 def _nodes(number: str, cpus: str, memory: str, gres: str, features: str) -> Iterator[Nodes]:
-    if int(number):
+    if _size(number):
         gpus: dict[str, int] = {}
         for kind, count in GPUS.findall(gres):
             gpus[kind] = gpus.get(kind, 0) + int(count)
         known = frozenset(features.split(",")) - {"(null)"}
-        yield Nodes(int(number), int(cpus.rstrip("+")), int(memory.rstrip("+")), gpus, known)
+        yield Nodes(_size(number), _size(cpus), _size(memory), gpus, known)
 
 
 def _association(row: list[str]) -> Association:
@@ -128,8 +129,10 @@ def _association(row: list[str]) -> Association:
 
 def _cluster_name() -> str | None:
     """This cluster's name in the accounts, which may be those of several."""
-    rows = _ask("scontrol", "show", "config")
-    pairs = (row[0].partition("=") for row in rows or ())
+    try:
+        pairs = (line.partition("=") for line in call("scontrol", "show", "config").splitlines())
+    except UserError:
+        return None
     return next((value.strip() for key, _, value in pairs if key.strip() == "ClusterName"), None)
 
 
@@ -137,10 +140,18 @@ def _number(text: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def _size(text: str) -> int:
+    """A number of sinfo's: `24`, `24+` of nodes that differ, `1K` for 1024."""
+    digits = text.rstrip("+").removesuffix("K")
+    return int(digits) * (1024 if "K" in text else 1) if digits.isdigit() else 0
+
+
 def _ask(program: str, *arguments: str) -> list[list[str]] | None:
-    """The rows that a program printed, parted at their bars; None if it failed."""
+    """The rows that a program printed, parted at the bars of its format; None if it failed."""
     try:
         output = call(program, *arguments)
     except UserError:
         return None
-    return [line.split("|") for line in output.splitlines() if line]
+    columns = max(argument.count("|") + argument.count(",") for argument in arguments if "format=" in argument) + 1
+    rows = (line.split("|") for line in output.splitlines())
+    return [row for row in rows if len(row) == columns]  # less what a site's own wrapper prints beside them

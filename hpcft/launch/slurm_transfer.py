@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpcft.launch.cluster import Cluster
+from hpcft.launch.submission import flags
 
 
 def transfer_command(cluster: Cluster, command: Sequence[str]) -> list[str]:
@@ -13,4 +14,4 @@ def transfer_command(cluster: Cluster, command: Sequence[str]) -> list[str]:
         return list(command)
     account = {"account": cluster.account} if cluster.account else {}
     options = {"nodes": "1", "ntasks": "1", "job-name": "hpcft-fetch", **account, **cluster.transfer_options}
-    return ["srun", *(f"--{key}={value}" for key, value in sorted(options.items())), *command]
+    return ["srun", *flags(options), *command]

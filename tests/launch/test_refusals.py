@@ -39,13 +39,13 @@ PLACE = "It stands in the recipe's resources or in the cluster's file."
         ),
         (
             f"AssocMaxSubmitJobLimit Batch job submission failed: {POLICY}",
-            "sbatch --account=ft: your association takes no more jobs in the queue. Wait until jobs have ended, or "
-            "write a smaller resources.queued.",
+            "sbatch --account=ft: your association takes no more jobs in the queue (AssocMaxSubmitJobLimit). "
+            "Wait until jobs have ended, or write a smaller resources.queued.",
         ),
         (
             f"QOSMaxSubmitJobPerUserLimit Batch job submission failed: {POLICY}",
-            "sbatch --qos=nrmal: the qos takes no more jobs of yours in the queue. Wait until jobs have ended, or "
-            "write a smaller resources.queued.",
+            "sbatch --qos=nrmal: the qos takes no more jobs of yours in the queue (QOSMaxSubmitJobPerUserLimit). "
+            "Wait until jobs have ended, or write a smaller resources.queued.",
         ),
         (
             "Invalid feature specification",

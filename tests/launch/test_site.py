@@ -15,7 +15,8 @@ from tests.desk import Desk
 SINFO = """\
 GPU*|18:00:00|OFF|3|24|250000|gpu:V100:2(S:0-1)|v100,nvme
 GPU*|18:00:00|OFF|1|48|500000|gpu:V100:2,gpu:T4:1|v100
-EPYC|6-06:00:00|REQUEUE|8|128+|510000+|(null)|(null)
+a word of the site's own
+EPYC|6-06:00:00|REQUEUE|1K|128+|510000+|(null)|(null)
 empty|infinite|OFF|0|0|0|(null)|(null)
 """
 V100 = Nodes(3, 24, 250000, {"V100": 2}, frozenset({"v100", "nvme"}))
@@ -42,7 +43,7 @@ def test_sinfo_is_read_with_nodes_of_a_kind_together_and_hidden_partitions_too(d
     other = Nodes(1, 48, 500000, {"V100": 2, "T4": 1}, frozenset({"v100"}))
     assert read_partitions() == {
         "GPU": Partition("GPU", True, 64800, "OFF", (V100, other)),
-        "EPYC": Partition("EPYC", False, 540000, "REQUEUE", (Nodes(8, 128, 510000, {}, frozenset()),)),
+        "EPYC": Partition("EPYC", False, 540000, "REQUEUE", (Nodes(1024, 128, 510000, {}, frozenset()),)),
         "empty": Partition("empty", False, None, "OFF", ()),
     }
     assert "--all" in (desk.folder / "calls").read_text()
