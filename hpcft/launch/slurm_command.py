@@ -9,15 +9,15 @@ from pathlib import Path
 
 from hpcft.errors import Fault, UserError
 from hpcft.launch.slurm import scrubbed_environment
+from hpcft.launch.submission import flags
 
 
-def step_command(options: Mapping[str, str], name: str, command: Sequence[str]) -> list[str]:
+def on_a_node(options: Mapping[str, str], name: str, command: Sequence[str]) -> list[str]:
     """The srun that runs this command in a job of its own."""
-    flags = [f"--{key}={value}" for key, value in sorted(options.items())]
-    return ["srun", *flags, f"--job-name={name}", *command]
+    return ["srun", *flags(options), f"--job-name={name}", *command]
 
 
-def run_step(
+def run_command(
     command: Sequence[str],
     folder: Path | None = None,
     *,
