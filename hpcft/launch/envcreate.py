@@ -139,13 +139,18 @@ def _pip_part(creation: Creation) -> None:
     # Without a pip of its own, the one of the env that runs this command installs into it.
     pip = [str(python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(python)]
     with hpcft_source(prefix.parent) as source:
-        command = [*pip, "install", *creation.file.pip_arguments(), source]
-        where = "here"
-        if cluster.kind == "slurm" and cluster.pip_on_gpu_node:
-            options = {"time": PIP_WALLTIME, **node_options(cluster)}
-            command = on_a_node(options, "hpcft-env-create", command)
-            where = "in a job on a GPU node"
+        command = pip_command(cluster, [*pip, "install", *creation.file.pip_arguments(), source])
+        where = "here" if command[0] == pip[0] else "in a job on a GPU node"
         _do(f"pip's {len(creation.file.pip)} packages and hpcft, {where}", command, creation)
+
+
+def pip_command(cluster: Cluster, command: list[str]) -> list[str]:
+    """The command, in a job of its own where the cluster has pip run on its GPU nodes."""
+    if cluster.kind == "local" or not cluster.pip_on_gpu_node:
+        return command
+    options = node_options(cluster)
+    longer = {} if "time" in cluster.debug_options else {"time": PIP_WALLTIME}
+    return on_a_node({**options, **longer}, "hpcft-env-create", command)
 
 
 @contextmanager
