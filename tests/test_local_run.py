@@ -133,20 +133,6 @@ def test_a_completion_that_is_cut_off_halts_in_the_first_job(parts: Path, tmp_pa
     assert "data.max_length = 20 cuts the completion off entirely." in words
 
 
-def test_a_package_that_goes_missing_after_the_submit_halts_in_the_first_job(parts: Path, tmp_path: Path) -> None:
-    env = tmp_path / "env"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", env], check=True)
-    [packages] = env.glob("lib/python*/site-packages")
-    have = Path(pytest.__file__).parent.parent
-    for path in have.iterdir():
-        (packages / path.name).symlink_to(path)
-    (tmp_path / "losing.yaml").write_text(f"extends: local\nsetup: ['rm -f {packages}/accelerate']\n")
-    words = halted_words(parts, tmp_path / "runs", env=str(env), cluster=str(tmp_path / "losing.yaml"))
-    record = json.loads((tmp_path / "runs" / "halts" / "provenance.json").read_text())
-    assert record["overrides"] == []
-    assert words == f"missing in the env {env}: accelerate. Install them there, then resume."
-
-
 def test_a_full_disk_halts_the_chain_and_a_resume_with_room_goes_on(parts: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small file system")

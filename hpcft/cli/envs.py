@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 env = typer.Typer(help="Make, check and lock environments.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(env, name="env")
-DEFAULT = "orfeo"
 EnvName = Annotated[
     str | None,
     typer.Argument(metavar="[RECIPE|ENV]", help="A recipe, an env's name, prefix or file; else the env of this hpcft."),
@@ -71,8 +70,9 @@ def lock(
 
 def _cluster(name: str | None) -> Cluster:
     from hpcft.launch.cluster import Choice, read_cluster
+    from hpcft.recipe import Recipe
 
-    return read_cluster(Choice(name or DEFAULT, "--cluster"))
+    return read_cluster(Choice(name or Recipe.model_fields["cluster"].default, "--cluster"))
 
 
 def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster]:

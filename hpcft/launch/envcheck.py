@@ -16,7 +16,7 @@ from hpcft.launch.condaenv import Env, read_facts
 from hpcft.launch.envfit import OLDEST, SUPERVISOR, VOLTA_TORCH, WORKERS, install, runs_on
 from hpcft.launch.envlock import changes, deciding, read_lock, versions
 from hpcft.launch.envrecord import record_check
-from hpcft.launch.slurm_command import run_step, step_command
+from hpcft.launch.slurm_command import on_a_node, run_command
 from hpcft.launch.submission import code_setup, slurm_options
 from hpcft.recipe import Recipe, Resources
 
@@ -59,13 +59,13 @@ def probe_command(env: Env, cluster: Cluster) -> list[str]:
     probe = shlex.join([str(env.python), str(package / "train" / "probe.py")])
     lines = (*cluster.setup, *env.setup(), *code_setup(package.parent), f"exec {probe}")
     command = ["bash", "-c", "\n".join(lines)]
-    return command if cluster.kind == "local" else step_command(node_options(cluster), "hpcft-env-check", command)
+    return command if cluster.kind == "local" else on_a_node(node_options(cluster), "hpcft-env-check", command)
 
 
 def check(env: Env, cluster: Cluster, where: str) -> list[Row]:
     """The table. What was found is recorded, for the next submit. Raises UserError if nothing could be asked."""
     facts = read_facts(env, (*SUPERVISOR, *WORKERS), where)
-    code, said = run_step(probe_command(env, cluster), read=True)
+    code, said = run_command(probe_command(env, cluster), read=True)
     answers = [line.removeprefix(MARK) for line in said.splitlines() if line.startswith(MARK)]
     if not answers:
         fix = "Its own words stand above."

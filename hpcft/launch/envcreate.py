@@ -24,7 +24,7 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, conda_folders, marker
 from hpcft.launch.envcheck import node_options
 from hpcft.launch.envfile import EnvFile
-from hpcft.launch.slurm_command import run_step, step_command
+from hpcft.launch.slurm_command import on_a_node, run_command
 from hpcft.rundir import locked, read_json, write_json
 
 TOOLS = ("conda", "mamba", "micromamba")
@@ -139,13 +139,18 @@ def _pip_part(creation: Creation) -> None:
     # Without a pip of its own, the one of the env that runs this command installs into it.
     pip = [str(python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(python)]
     with hpcft_source(prefix.parent) as source:
-        command = [*pip, "install", *creation.file.pip_arguments(), source]
-        where = "here"
-        if cluster.kind == "slurm" and cluster.pip_on_gpu_node:
-            options = {"time": PIP_WALLTIME, **node_options(cluster)}
-            command = step_command(options, "hpcft-env-create", command)
-            where = "in a job on a GPU node"
+        command = pip_command(cluster, [*pip, "install", *creation.file.pip_arguments(), source])
+        where = "here" if command[0] == pip[0] else "in a job on a GPU node"
         _do(f"pip's {len(creation.file.pip)} packages and hpcft, {where}", command, creation)
+
+
+def pip_command(cluster: Cluster, command: list[str]) -> list[str]:
+    """The command, in a job of its own where the cluster has pip run on its GPU nodes."""
+    if cluster.kind == "local" or not cluster.pip_on_gpu_node:
+        return command
+    options = node_options(cluster)
+    longer = {} if "time" in cluster.debug_options else {"time": PIP_WALLTIME}
+    return on_a_node({**options, **longer}, "hpcft-env-create", command)
 
 
 @contextmanager
@@ -174,7 +179,7 @@ def hpcft_source(folder: Path) -> Iterator[str]:
 def _do(what: str, command: Sequence[str], creation: Creation) -> None:
     """Run a tool in the open: what it prints is the progress. Raises UserError if it fails."""
     print(f"==> {what}\n{shlex.join(command)}", flush=True)
-    code = run_step(command, creation.file.path.absolute().parent, variables=creation.variables())[0]
+    code = run_command(command, creation.file.path.absolute().parent, variables=creation.variables())[0]
     if code:
         what = f"failed with exit code {code}, and {creation.prefix} is not whole; its own words stand above."
         raise UserError(Fault(Path(command[0]).name, what, "Run the same line again: it goes on where it was."))

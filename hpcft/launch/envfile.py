@@ -51,7 +51,7 @@ def read_env_file(path: Path, where: str) -> EnvFile:
     """The file. Raises UserError, at `where`, with every fault in it."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a path with a null byte
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UserError(Fault(where, f"{path} cannot be read: {reason}.", "Name an env, or its YAML file.")) from None
     values, lines = read_yaml(path, text)
@@ -76,6 +76,8 @@ def read_env_file(path: Path, where: str) -> EnvFile:
             conda.append(item)
         elif isinstance(item, dict) and list(item) == ["pip"] and _texts(item["pip"]):
             pip += item["pip"]
+            for line in filter(_is_torn, item["pip"]):
+                fault("dependencies", f"pip's line {line!r} has a quote that is not closed.", "Close it.")
         else:
             fault(
                 "dependencies", f"{str(item)[:60]!r} is no dependency.", "Write `name=version`, or a list below `pip:`."
@@ -83,6 +85,15 @@ def read_env_file(path: Path, where: str) -> EnvFile:
     if faults:
         raise UserError(faults)
     return EnvFile(path, text, str(name), tuple(channels), tuple(conda), tuple(pip))
+
+
+def _is_torn(line: str) -> bool:
+    """Whether a line of options cannot be split into words."""
+    try:
+        shlex.split(line if line.startswith("-") else "")
+    except ValueError:
+        return True
+    return False
 
 
 def _texts(value: object) -> bool:

@@ -12,12 +12,12 @@ from hpcft.launch.slurm import scrubbed_environment
 from hpcft.launch.submission import flags
 
 
-def step_command(options: Mapping[str, str], name: str, command: Sequence[str]) -> list[str]:
+def on_a_node(options: Mapping[str, str], name: str, command: Sequence[str]) -> list[str]:
     """The srun that runs this command in a job of its own."""
     return ["srun", *flags(options), f"--job-name={name}", *command]
 
 
-def run_step(
+def run_command(
     command: Sequence[str],
     folder: Path | None = None,
     *,

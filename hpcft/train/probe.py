@@ -24,7 +24,8 @@ HEAVY = ("torch", "transformers", "accelerate", "datasets", "pandas", "peft")
 
 def main() -> None:
     """Print progress on stderr, and the answer as the last line of stdout."""
-    answer: dict[str, Any] = {"host": socket.gethostname(), "python": sys.version.split()[0], "prefix": sys.prefix}
+    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    answer: dict[str, Any] = {"host": host, "python": sys.version.split()[0], "prefix": sys.prefix}
     answer["imports"] = {name: timed_import(name) for name in HEAVY}
     answer["torch"] = torch_facts(sys.modules["torch"]) if "torch" in sys.modules else None
     answer["nvcc"] = nvcc_version()

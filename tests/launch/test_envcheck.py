@@ -1,0 +1,118 @@
+"""The table of `hpcft env check`: what a probe found, held against the cluster's file, each fault with its mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpcft.launch.cluster import Cluster
+from hpcft.launch.condaenv import Env
+from hpcft.launch.envcheck import Row, env_rows, import_rows, node_options, probe_command, torch_rows
+from hpcft.launch.envfile import read_env_file
+
+ENV = Env(Path("/e"))
+PIP = "Run `/e/bin/python -m pip install"
+V100 = {"name": "Tesla V100-SXM2-32GB", "arch": "sm_70", "memory": 34_072_559_616, "fault": None, "bf16": False}
+
+
+def site(**values: Any) -> Cluster:
+    """A cluster of V100s."""
+    orfeo = {"gpu_request": "gres=gpu:V100:{gpus}", "gpus_per_node": 2, "gpu_arch": "sm_70", "gpu_memory": 32.0}
+    return Cluster(name="site", kind="slurm", runs="/r", **{**orfeo, "bf16": False, **values})
+
+
+def found(archs: str, *cards: dict[str, Any], cuda: str | None = "12.8", nvcc: str | None = None) -> dict[str, Any]:
+    """A probe's answer."""
+    torch = {"version": "2.10.0", "cuda": cuda, "archs": archs.split(), "gpus": list(cards)}
+    return {"host": "gpu1", "torch": torch, "nvcc": nvcc, "imports": {}}
+
+
+def test_a_torch_that_fits_its_card_is_all_well() -> None:
+    assert list(torch_rows(ENV, site(), found("sm_70 sm_80", V100, nvcc="12.4"))) == [
+        Row("torch", "2.10.0, CUDA 12.8"),
+        Row("GPU", "Tesla V100-SXM2-32GB, sm_70; torch for sm_70 sm_80", grave=False),
+        Row("memory", "31.7 GiB", grave=False),
+        Row("bf16", "no", grave=False),
+        Row("nvcc", "12.4", grave=False),
+    ]
+
+
+def faults(cluster: Cluster, answer: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    return [(row.what, row.fault, row.mend, row.grave) for row in torch_rows(ENV, cluster, answer) if row.fault]
+
+
+def test_a_torch_that_is_not_built_for_its_card_is_grave() -> None:
+    blind = {**V100, "fault": "RuntimeError: no kernel image is available"}
+    mend = f"{PIP} 'torch==2.10.*'`."
+    assert faults(site(), found("sm_75 sm_80", blind)) == [("GPU", "torch is not built for sm_70", mend, True)]
+    cpu = ("torch", "a build without CUDA", f"{PIP} --force-reinstall 'torch==2.10.*'`.", True)
+    assert faults(site(), found("", cuda=None)) == [cpu]
+    driver = "`nvidia-smi` there shows the driver; torch is for CUDA 12.8."
+    assert faults(site(), found("sm_70")) == [("GPU", "torch sees none on a node that has some", driver, True)]
+    broken = {**V100, "fault": "RuntimeError: ECC error"}
+    assert faults(site(), found("sm_70", broken)) == [("GPU", "RuntimeError: ECC error", "", True)]
+
+
+def test_a_cluster_file_that_says_otherwise_and_a_foreign_nvcc_are_said_and_not_grave() -> None:
+    wrong = site(gpu_arch="sm_80", gpu_memory=40.0, bf16=True)
+    assert faults(wrong, found("sm_70 sm_80", V100, nvcc="11.8")) == [
+        ("GPU", "the file of site says sm_80", "Correct gpu_arch there.", False),
+        ("memory", "the file of site says 40 GiB", "Correct gpu_memory there.", False),
+        ("bf16", "the file of site says that it has", "Write `bf16: false` there.", False),
+        (
+            "nvcc",
+            "torch is for CUDA 12.8: extensions cannot be compiled",
+            "Load a CUDA 12 module in the cluster's `setup`.",
+            False,
+        ),
+    ]
+
+
+def test_imports_have_their_seconds_and_slow_ones_a_mend() -> None:
+    imports = {
+        "torch": {"seconds": 50.0, "version": "2.10.0"},
+        "transformers": {"seconds": None, "fault": "ImportError: tokenizers>=0.22 is required"},
+        "accelerate": {"seconds": None, "fault": "missing"},
+        "datasets": {"seconds": None, "fault": "missing"},
+        "pandas": {"seconds": 20.0, "version": "3.0"},
+    }
+    whole = "Run `/e/bin/python -c 'import transformers'` to see all of it."
+    slow = "Put the env on another file system, or on the node's own disk."
+    assert list(import_rows(ENV, {"host": "gpu1", "imports": imports})) == [
+        Row("torch", "2.10.0, imported in 50.0 s"),
+        Row("transformers", "broken", "ImportError: tokenizers>=0.22 is required", whole),
+        Row("accelerate", "missing", "training needs it", f"{PIP} accelerate`."),
+        Row("pandas", "3.0, imported in 20.0 s"),
+        Row("imports", "70.0 s on gpu1", "at the start of every job", slow, grave=False),
+    ]
+
+
+def test_versions_are_held_against_the_lock_and_those_that_decide_bits_are_grave(tmp_path: Path) -> None:
+    file = tmp_path / "ft.yml"
+    file.write_text("dependencies: [python=3.11]\n")
+    (tmp_path / "ft.lock").mkdir()
+    env = Env(Path("/e"), read_env_file(file, "x"))
+    facts = {"python": "3.11.7", "missing": [], "packages": {"torch": "2.10.0", "rich": "15.0", "more": "1.0"}}
+
+    def lock(*lines: str) -> Row:
+        (tmp_path / "ft.lock/pip.txt").write_text("# python 3.11.7\n" + "".join(f"{line}\n" for line in lines))
+        return list(env_rows(env, facts))[-1]
+
+    mend = f"Make it anew, or `hpcft env lock {file}`."
+    assert lock("torch==2.10.0", "rich==15.0") == Row("lock", "as ft.lock")
+    assert lock("rich==14.0") == Row("lock", "1 differ", "rich 14.0 -> 15.0", mend, grave=False)
+    both = "torch 2.9.0 -> 2.10.0; rich 14.0 -> 15.0"
+    assert lock("rich==14.0", "torch==2.9.0") == Row("lock", "2 differ", both, mend)
+
+
+def test_the_probe_runs_as_a_job_would_with_the_options_of_a_short_one() -> None:
+    cluster = site(partition="GPU", setup=("module load cuda",), debug_options={"partition": "debug"})
+    options = {"gres": "gpu:V100:1", "nodes": "1", "ntasks": "1", "partition": "debug", "time": "0:10:00"}
+    assert node_options(cluster) == options
+    command = probe_command(ENV, cluster)
+    assert command[:1] + command[-3:-1] == ["srun", "bash", "-c"] and "--partition=debug" in command
+    lines = command[-1].splitlines()
+    assert lines[0] == "module load cuda" and lines[-1].startswith("exec /e/bin/python /")
+    assert "export PATH=/e/bin:$PATH" in lines
+    here = probe_command(ENV, cluster.model_copy(update={"kind": "local"}))
+    assert here[:2] == ["bash", "-c"]
