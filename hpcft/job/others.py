@@ -14,9 +14,10 @@ from typing import IO
 
 from hpcft.job.processes import Death, Meeting, die_with_parent
 from hpcft.job.verdict import Halt
-from hpcft.launch import slurm_step
+from hpcft.launch import chain, slurm_step
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
+from hpcft.schema import WHOLE_NODES
 
 SILENCE = 30.0
 """Seconds without a word after which a node counts as dead: it says one every second."""
@@ -38,6 +39,7 @@ class Others:
         """Exit codes by rank of workers that have ended there."""
         self._local = recipe.local_processes
         self._nodes = range(1, recipe.resources.nodes)
+        self._whole_nodes = chain.run_cluster(run).gpu_request == WHOLE_NODES
         self._arguments = [str(run.path), str(job.number), str(job.attempt)]
         self._names: dict[int, str] = {}
         self._heard: dict[int, float] = {}
@@ -48,7 +50,8 @@ class Others:
     def start(self, environment: Mapping[str, str], meeting: Meeting, log: IO[bytes]) -> None:
         """Start a node.py on each of them; what their workers print goes to this log."""
         node = [sys.executable, "-m", "hpcft.job.node", *self._arguments, meeting.address, str(meeting.port)]
-        self._begin(slurm_step.on_other_nodes(len(self._nodes), node, environment), environment, log)
+        words = slurm_step.on_other_nodes(len(self._nodes), node, environment, whole_nodes=self._whole_nodes)
+        self._begin(words, environment, log)
 
     def _begin(self, command: list[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
         self._heard = dict.fromkeys(self._nodes, time.monotonic() + START_PATIENCE - SILENCE)

@@ -35,3 +35,9 @@ def test_one_process_runs_on_each_node_but_the_first() -> None:
 )
 def test_what_srun_does_not_take_from_the_job_is_said_again(variables: dict[str, str], option: str) -> None:
     assert sorted(on_other_nodes(3, [], variables)) == sorted([*BARE, option])
+
+
+def test_a_step_of_whole_nodes_asks_for_the_gpus_that_slurm_counts_there() -> None:
+    here = {"SLURM_GPUS_ON_NODE": "4"}
+    assert sorted(on_other_nodes(3, [], here, whole_nodes=True)) == sorted([*BARE, "--gres=gpu:4"])
+    assert on_other_nodes(3, [], here) == on_other_nodes(3, [], {}, whole_nodes=True) == BARE
