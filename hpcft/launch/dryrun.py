@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from hpcft.errors import Fault, UserError
+from hpcft.errors import UserError
 from hpcft.launch import slurm
 from hpcft.launch.forecast import Forecast, forecast
 from hpcft.launch.hub import is_hub_id
@@ -25,14 +25,15 @@ def print_plan(plan: Plan) -> None:
     Raises UserError where Slurm says that it would refuse the script.
     """
     run = RunDir(plan.root / free_name(plan))
-    text = batch_script(plan, plan.submission(run, 1, ()))
+    submission = plan.submission(run, 1, ())
+    text = batch_script(plan, submission)
     start = estimated_start(text) if plan.cluster.kind == "slurm" else None
     print(text)
     print("# plan")
     for key, value in (*_what(plan, run), *_takes(plan), *_start(start)):
         print(f"# {key:12} {value}")
     if start and start.refusal:
-        raise UserError(Fault("sbatch", start.refusal))
+        raise UserError(slurm.refused(submission, start.refusal))
 
 
 def batch_script(plan: Plan, submission: Submission) -> str:
@@ -128,4 +129,4 @@ def _memory(plan: Plan) -> str:
 
 def _start(start: Start | None) -> Iterator[tuple[str, str]]:
     if start is not None:
-        yield "start", f"sbatch refuses it: {start.refusal}" if start.refusal else start.words or "Slurm does not say"
+        yield "start", f"sbatch refuses it: {start.refusal}" if start.refusal else start.words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,9 @@ def _measured(plan: Plan) -> Iterator[tuple[RunDir, Measured]]:
         except (KeyError, TypeError, ValueError, OSError):
             continue  # no whole run
     for _, _, run in sorted(alike, key=lambda one: one[:2], reverse=True):
-        if measured := measure(run):
-            yield run, measured
+        with contextlib.suppress(KeyError, TypeError, ValueError, OSError):  # of an hpcft with other keys
+            if measured := measure(run):
+                yield run, measured
 
 
 def _kind(recipe: Mapping[str, Any], cluster: Mapping[str, Any]) -> list[object]:

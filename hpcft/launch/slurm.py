@@ -118,11 +118,15 @@ def submit(submission: Submission, payload: Callable[[], object]) -> str:
         except FailedSubmissionError as error:  # sbatch's answer names no job
             raise UserError(Fault("sbatch", str(error))) from None
         except UserError as error:
-            from hpcft.launch import refusals, slurm_site  # only where it is needed
+            raise UserError([refused(submission, fault.what) for fault in error.faults]) from None
 
-            options = {**dict(submission.options), "time": str(math.ceil(submission.walltime / 60))}
-            faults = [refusals.explain(fault, options, slurm_site.known_names) for fault in error.faults]
-            raise UserError(faults) from None
+
+def refused(submission: Submission, words: str) -> Fault:
+    """What sbatch objects to, from its own words."""
+    from hpcft.launch import refusals, slurm_site  # only where it is needed
+
+    options = {**dict(submission.options), "time": str(math.ceil(submission.walltime / 60))}
+    return refusals.explain(Fault("sbatch", words), options, slurm_site.known_names)
 
 
 def available() -> bool:

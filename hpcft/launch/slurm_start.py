@@ -12,18 +12,18 @@ PATIENCE = 10
 """Seconds after which nobody waits for an estimate any more."""
 STARTS = re.compile(r"Job \d+ to start at (\S+)T(\S+)(?: using .*? on nodes (\S+))?")
 PASSING = re.compile(
-    r"busy|not available \(down|contact|timed out|communication|connection|temporarily|standby|configuration source",
+    r"busy|not available|contact|timed out|communication|connection|temporarily|standby|configuration source",
     re.IGNORECASE,
 )
-"""Words of an answer that says nothing of the job: the controller is away, or nodes are; sbatch would queue it."""
+"""Words of an answer that does not condemn the job: the controller is away, or nodes are, and sbatch would queue it."""
 
 
 @dataclass(frozen=True)
 class Start:
     """What Slurm says of a script."""
 
-    words: str = ""
-    """`2026-11-23 04:05:06, on gpu001`; empty where it does not say."""
+    words: str = "Slurm does not say"
+    """`2026-11-23 04:05:06, on gpu001`, or that it does not say."""
     refusal: str = ""
     """Why sbatch would refuse it, in its own words."""
 
@@ -41,4 +41,8 @@ def estimated_start(script: str) -> Start:
         day, clock, nodes = found.groups()
         return Start(f"{day} {clock}" + (f", on {nodes}" if nodes else ""))
     words = own_words("sbatch", done.stderr)
-    return Start() if not done.returncode or not words or PASSING.search(words) else Start(refusal=words)
+    if not done.returncode or not words:
+        return Start()
+    if PASSING.search(words):
+        return Start(f"Slurm does not say: {words}")
+    return Start(refusal=words)

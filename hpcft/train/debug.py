@@ -68,6 +68,8 @@ def borrow(run: RunDir, own: RunDir) -> list[int]:
     own.checkpoints.mkdir()
     for complete in run.features.glob("*/complete.json"):
         (own.features / complete.parent.name).symlink_to(complete.parent)
+    if (commit := run.path / "model.json").exists():
+        shutil.copy(commit, own.path)
     for step in run.saved_steps():
         folder = f"step-{step:08d}"
         _link(run.checkpoints / folder, own.checkpoints / folder)

@@ -93,6 +93,11 @@ def test_a_run_that_never_trained_or_is_broken_tells_nothing(desk: Desk) -> None
     (desk.folder / "runs/half").mkdir()
     desk.write("runs/half/recipe.json", "{}")
     assert plan_of(desk)["jobs needed"] == UNKNOWN
+    earlier(desk, "newer", time=2.0)
+    (desk.folder / "runs/newer/recipe.json").write_text('{"name": "newer", "key": "of another hpcft"}')
+    assert plan_of(desk)["jobs needed"] == UNKNOWN
+    earlier(desk, "older")
+    assert plan_of(desk)["jobs needed"].endswith("1 job of older")
 
 
 def test_the_name_in_the_plan_is_the_one_that_the_run_will_get(desk: Desk) -> None:

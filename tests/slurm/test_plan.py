@@ -22,13 +22,13 @@ def test_the_script_that_is_printed_is_the_one_that_sbatch_gets(slurm: Lab, tmp_
         assert start.startswith("# start        20") and start.endswith(f", on {slurm.node_names[0]}"), start
 
 
-def test_what_can_never_start_is_said_by_the_dry_run(slurm: Lab, tmp_path: Path) -> None:
-    # sbatch takes such a job while it is held, and Slurm then lets it wait for ever.
-    site = make_site(tmp_path, slurm, options={"mem": "9999G"})
+def test_what_sbatch_would_refuse_is_the_same_fault_in_the_dry_run(slurm: Lab, tmp_path: Path) -> None:
+    site = make_site(tmp_path, slurm, options={"reservation": "nosuch"})
     words = site.hpcft("submit", str(site.recipe), "--dry-run", code=2)
-    said = words.splitlines()[-1]
-    assert said.startswith("hpcft: sbatch: ") and "node configuration is not available" in said
-    assert f"# start        sbatch refuses it: {said[15:]}\n" in words
+    fault = words.splitlines()[-1]
+    assert 'there is no reservation "nosuch".' in fault
+    assert "\n# start        sbatch refuses it: " in words
+    assert site.hpcft("submit", str(site.recipe), code=2) == f"{fault}\n"
 
 
 def test_a_fetch_runs_on_the_nodes_that_the_site_has_for_it(slurm: Lab, tmp_path: Path) -> None:
