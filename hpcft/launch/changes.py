@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -51,9 +52,9 @@ SETTLED = {
     "name": "the run's directory and its jobs are called so.",
     "cluster": "its jobs are recorded in the queue of that cluster.",
     "env": "its jobs were recorded in that env.",
-    "task": "the rows have been tokenised for it.",
-    "model": "the checkpoints are of this model.",
-    "data": "the rows have been tokenised, and are read from the run.",
+    "task": "its rows are tokenised once, for this one.",
+    "model": "its checkpoints are of this one.",
+    "data": "its rows are tokenised once, in the first job.",
     "evaluate.choices": "accuracy before and after would be answers to two questions.",
     "train.steps": "the learning rate of every step so far was reckoned from it.",
     "train.epochs": "the learning rate of every step so far was reckoned from it.",
@@ -61,6 +62,9 @@ SETTLED = {
     "train.seed": "rows would be skipped or seen twice.",
 }
 """What must stay, and why. A key that stands in neither table must stay too."""
+
+
+SECRET = re.compile(r"(https?://[^/\s\"',}]+)/[^\s\"',}]*")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,13 @@ class Change:
 def line(key: str, before: Any, after: Any) -> str:
     """`train.learning_rate: 5e-05 -> 1e-05; from here on ...`."""
     effect = _lookup(ALLOWED, key)
-    return f"{key}: {json.dumps(before)} -> {json.dumps(after)}{f'; {effect}' if effect else ''}"
+    values = masked(key, f"{json.dumps(before)} -> {json.dumps(after)}")
+    return f"{key}: {values}{f'; {effect}' if effect else ''}"
+
+
+def masked(key: str, text: str) -> str:
+    """The text without the secret part of a webhook, whose key this is: what is printed is copied into mails."""
+    return SECRET.sub(r"\1/…", text) if key.startswith("notify") else text
 
 
 def standing(run: RunDir, overrides: Sequence[str] = ()) -> tuple[RecipeFile, Change, list[Fault]]:

@@ -77,7 +77,10 @@ def print_papers(run: RunDir, *, diff: bool = False) -> None:
     for name, size in sorted(facts["bytes"].items(), key=lambda item: -item[1])[:8]:
         print(f"  {amount(size):>8}  {name}")
     print("\nrecipe, as every job reads it")
-    text = yaml.safe_dump(_masked(facts["recipe"]), sort_keys=False, allow_unicode=True)
+    recipe = facts["recipe"]
+    if address := recipe.get("notify", {}).get("webhook"):
+        recipe = {**recipe, "notify": {**recipe["notify"], "webhook": changes.masked("notify", address)}}
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     print("".join(f"  {line}\n" for line in text.splitlines()), end="")
     sys.stdout.flush()
 
@@ -93,7 +96,10 @@ def _origin(run: RunDir, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     by = f" by {record['user']} on {record['host']}" if "user" in record else ""
     yield "submitted", f"{clock(submission.get('time'))}{by}"
     yield "recipe", f"{record.get('recipe') or UNKNOWN} (as it was: {run.path / 'recipe.yaml'})"
-    yield "overrides", " ".join(f"--set {text}" for text in record.get("overrides") or ()) or "none"
+    yield (
+        "overrides",
+        " ".join(f"--set {changes.masked(text, text)}" for text in record.get("overrides") or ()) or "none",
+    )
     yield "git", _git(record, run)
     yield "hpcft", f"{record.get('hpcft') or UNKNOWN} (the run's own copy: {run.code})"
     yield "env", _env(facts["env"], str(submission.get("env")))
@@ -160,11 +166,3 @@ def _job_line(job: dict[str, Any]) -> str:
     if job["exactness"]:
         words.append(" ".join([job["exactness"], *([f"({'; '.join(job['changes'])})"] if job["changes"] else [])]))
     return ", ".join(words)
-
-
-def _masked(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without the secret part of a webhook: what is printed is copied into mails."""
-    notify = recipe.get("notify") or {}
-    if not (address := notify.get("webhook")):
-        return recipe
-    return {**recipe, "notify": {**notify, "webhook": "/".join(address.split("/", 3)[:3]) + "/…"}}
