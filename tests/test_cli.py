@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from hpcft import cli
-from hpcft.cli.app import runs_folder
+from hpcft.cli.app import VERBS, runs_folder
 from hpcft.errors import UserError
 from hpcft.launch.show import print_jobs, print_runs
 from hpcft.launch.status import JobStatus, RunStatus
@@ -60,23 +60,8 @@ def test_the_help_lists_every_verb_with_one_whole_line(desk: Desk) -> None:
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith(HELP)
     lines = said.out.removeprefix(HELP).splitlines()
-    verbs = list(get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert [line.split()[0] for line in lines] == verbs
-    expected = {
-        "submit",
-        "status",
-        "resume",
-        "extend",
-        "stop",
-        "cancel",
-        "rm",
-        "logs",
-        "show",
-        "plot",
-        "tensorboard",
-        "debug",
-    }
-    assert expected <= set(verbs)
+    assert [line.split()[0] for line in lines] == list(VERBS)
+    assert set(VERBS) == set(get_command(cli.app).commands)  # type: ignore[attr-defined]
     for line in lines:
         assert line.endswith("."), line
         assert not line.endswith("..."), line

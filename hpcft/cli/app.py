@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from hpcft.errors import Fault, UserError
 
@@ -15,7 +16,22 @@ if TYPE_CHECKING:
 
 # What a verb needs is imported in it: `hpcft --help` has 0.25 s for everything.
 
+VERBS = (
+    *("submit", "status", "why", "logs", "show", "plot", "tensorboard"),
+    *("stop", "resume", "extend", "cancel", "rm", "fetch", "debug", "env", "cluster"),
+)
+"""As `--help` lists them: a day with a run first, what is done once for a site last."""
+
+
+class InOrder(typer.core.TyperGroup):
+    """The verbs in the order of VERBS."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=VERBS.index)
+
+
 app = typer.Typer(
+    cls=InOrder,
     help="Fine-tune language models over chains of Slurm jobs that end as one uncut run would.",
     no_args_is_help=True,
     add_completion=True,
