@@ -25,8 +25,9 @@ class Blame:
 
 
 def node_of(job: JobDir) -> str | None:
-    """The node of a job, as Slurm calls it: of several, the one that failed if that is known, else the first."""
-    return (job.ended or {}).get("node") or (job.started or {}).get("node")
+    """The node of a job, as Slurm calls it; of several, the one that failed, None where nobody knows which."""
+    node: str | None = (job.ended or {}).get("node") or (job.started or {}).get("node")
+    return None if node and re.search(r"[\[,]", node) else node
 
 
 def excluded(run: RunDir) -> dict[str, str]:

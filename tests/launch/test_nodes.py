@@ -58,6 +58,16 @@ def test_slurms_word_counts_and_a_job_that_never_began_is_compared(run: RunDir) 
     )
 
 
+@pytest.mark.parametrize("several", ["gpu[1-2]", "gpu1,login7"])
+def test_of_several_nodes_the_one_that_failed_is_blamed_and_none_where_slurm_names_them_all(
+    run: RunDir, several: str
+) -> None:
+    job = ended(run, "gpu1", "killed", slurm_state="NODE_FAIL", node=several)
+    assert blame(run, job, known_cause=False) is None
+    job = ended(run, "gpu1", "crashed", node="gpu2", reason="RuntimeError: CUDA error: uncorrectable ECC error")
+    assert blame(run, job, known_cause=False) == Blame("gpu2", "job 2 failed there: uncorrectable ECC")
+
+
 def test_what_is_excluded_stays_so_with_its_reason(run: RunDir) -> None:
     first, second = ended(run, "gpu3", "crashed"), ended(run, "gpu4", "crashed")
     exclude(run, first, Blame("gpu3", "its GPU is broken"))
