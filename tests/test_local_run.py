@@ -143,9 +143,14 @@ def test_a_full_disk_halts_the_chain_and_a_resume_with_room_goes_on(parts: Path,
     try:
         recipe = make_recipe(parts, "full", 40)
         (small / "ballast").write_bytes(bytes(2_300_000))
-        done = hpcft("submit", recipe, "--runs", small, "--wait")
-        assert done.returncode == 1
-        assert "crashed: the disk is full" in done.stdout, done.stdout
+        refused = hpcft("submit", recipe, "--runs", small)
+        assert refused.returncode == 2 and f"are free in {small}" in refused.stderr, refused.stderr
+        (small / "ballast").unlink()
+        assert hpcft("submit", recipe, "--runs", small).returncode == 0
+        (small / "ballast").write_bytes(bytes(2_300_000))  # somebody else's, while the job starts
+        run = RunDir(small / "full")
+        wait_for(lambda: is_over(run), seconds=300)
+        assert "crashed: the disk is full" in hpcft("status", "full", "--runs", small).stdout
         (small / "ballast").unlink()
         done = hpcft("resume", "full", "--runs", small, "--wait")
         assert done.returncode == 0, done.stdout + done.stderr
