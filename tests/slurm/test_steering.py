@@ -56,7 +56,7 @@ def test_a_run_is_changed_explained_extended_and_removed(site: Site, tmp_path: P
     assert resumed["step"] == (run.job(1).ended or {})["last_step"] and resumed["exactness"] == "sample-exact"
     assert resumed["changes"] == ["micro_batch_size 4 -> 2", "learning_rate 0.001 -> 0.0001"]
     shown = site.hpcft("show", run.name)
-    assert "hpcft extend, before any job" in shown and "hpcft resume, after job 1, at step" in shown
+    assert ", hpcft extend, " in shown and "hpcft resume, after job 1, at step" in shown
     assert "sample-exact (micro_batch_size 4 -> 2; learning_rate 0.001 -> 0.0001)" in shown
 
     site.lab.run("scancel", *queue(site.lab, run))  # by hand, so that no job is left to say what happened
