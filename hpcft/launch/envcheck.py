@@ -42,10 +42,9 @@ class Row:
 
 
 def node_options(cluster: Cluster) -> dict[str, str]:
-    """sbatch options of a short job with one GPU, or with none where the cluster has none."""
+    """Options of a job with one GPU, or with none where the cluster has none; its walltime is not among them."""
     resources = Resources(gpus=1 if has_gpus(cluster) else 0)
-    options = slurm_options(Recipe.model_construct(resources=resources), cluster)
-    return {**options, "time": CHECK_WALLTIME, **cluster.debug_options}
+    return slurm_options(Recipe.model_construct(resources=resources), cluster)
 
 
 def has_gpus(cluster: Cluster) -> bool:
@@ -59,7 +58,10 @@ def probe_command(env: Env, cluster: Cluster) -> list[str]:
     probe = shlex.join([str(env.python), str(package / "train" / "probe.py")])
     lines = (*cluster.setup, *env.setup(), *code_setup(package.parent), f"exec {probe}")
     command = ["bash", "-c", "\n".join(lines)]
-    return command if cluster.kind == "local" else on_a_node(node_options(cluster), "hpcft-env-check", command)
+    if cluster.kind == "local":
+        return command
+    options = {**node_options(cluster), "time": CHECK_WALLTIME, **cluster.debug_options}
+    return on_a_node(options, "hpcft-env-check", command)
 
 
 def check(env: Env, cluster: Cluster, where: str) -> list[Row]:

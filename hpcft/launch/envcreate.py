@@ -26,6 +26,7 @@ from hpcft.launch.envcheck import node_options
 from hpcft.launch.envfile import EnvFile
 from hpcft.launch.slurm_command import on_a_node, run_command
 from hpcft.rundir import locked, read_json, write_json
+from hpcft.schema import walltime_seconds
 
 TOOLS = ("conda", "mamba", "micromamba")
 PIP_WALLTIME = "1:00:00"
@@ -148,9 +149,9 @@ def pip_command(cluster: Cluster, command: list[str]) -> list[str]:
     """The command, in a job of its own where the cluster has pip run on its GPU nodes."""
     if cluster.kind == "local" or not cluster.pip_on_gpu_node:
         return command
-    options = node_options(cluster)
-    longer = {} if "time" in cluster.debug_options else {"time": PIP_WALLTIME}
-    return on_a_node({**options, **longer}, "hpcft-env-create", command)
+    # Not with debug_options: their partition may end jobs before torch has been unpacked.
+    walltime = min(PIP_WALLTIME, cluster.max_walltime or PIP_WALLTIME, key=walltime_seconds)
+    return on_a_node({**node_options(cluster), "time": walltime}, "hpcft-env-create", command)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
-from hpcft.launch.envcheck import Row, env_rows, import_rows, node_options, probe_command, torch_rows
+from hpcft.launch.envcheck import Row, env_rows, import_rows, probe_command, torch_rows
 from hpcft.launch.envfile import read_env_file
 
 ENV = Env(Path("/e"))
@@ -107,10 +107,9 @@ def test_versions_are_held_against_the_lock_and_those_that_decide_bits_are_grave
 
 def test_the_probe_runs_as_a_job_would_with_the_options_of_a_short_one() -> None:
     cluster = site(partition="GPU", setup=("module load cuda",), debug_options={"partition": "debug"})
-    options = {"gres": "gpu:V100:1", "nodes": "1", "ntasks": "1", "partition": "debug", "time": "0:10:00"}
-    assert node_options(cluster) == options
     command = probe_command(ENV, cluster)
-    assert command[:1] + command[-3:-1] == ["srun", "bash", "-c"] and "--partition=debug" in command
+    flags = ["--gres=gpu:V100:1", "--nodes=1", "--ntasks=1", "--partition=debug", "--time=0:10:00"]
+    assert command[:-1] == ["srun", *flags, "--job-name=hpcft-env-check", "bash", "-c"]
     lines = command[-1].splitlines()
     assert lines[0] == "module load cuda" and lines[-1].startswith("exec /e/bin/python /")
     assert "export PATH=/e/bin:$PATH" in lines
