@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from collections.abc import Callable
@@ -15,16 +14,6 @@ REVIEW = 600.0
 """Seconds between two looks at the queue: a job that somebody cancelled by hand is replaced, a needless one leaves."""
 ASK_AGAIN = 120.0
 """Seconds until the next try where the scheduler is away, or takes no more jobs of this user."""
-
-
-def jobs_needed(seconds_left: float, this_job: float, walltime: float, overhead: float) -> int:
-    """Jobs that the run needs after this one.
-
-    `seconds_left`: of training, at the pace so far; `this_job`: what is left of our walltime; `overhead`: seconds
-    that each job spends on its start and its last save.
-    """
-    later = seconds_left - this_job
-    return math.ceil(later / max(1.0, walltime - overhead)) if later > 0 else 0
 
 
 class Queueing:

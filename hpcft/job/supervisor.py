@@ -22,11 +22,12 @@ from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
 from hpcft.job.processes import Death, die_with_parent
-from hpcft.job.queueing import Queueing, jobs_needed
+from hpcft.job.queueing import Queueing
 from hpcft.job.workers import REFUSED, Workers
 from hpcft.launch import chain, envfacts, hub, local, nodes, slurm
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.envfit import modules_needed
+from hpcft.launch.pace import jobs_needed
 from hpcft.launch.status import LIVE
 from hpcft.recipe import Recipe
 from hpcft.rundir import CANCELLED, JobDir, RunDir, read_json, write_json
@@ -193,7 +194,7 @@ class Supervisor:
         left = (seconds["train"] + seconds.get("evaluate", 0.0)) / trained * (int(resumed["total_steps"]) - step)
         overhead = seconds.get("start", 0.0) + seconds.get("save", 0.0)
         walltime = float((self.job.submitted or {})["walltime"])
-        return jobs_needed(left, end - time.time(), walltime, overhead)
+        return jobs_needed(left - (end - time.time()), walltime, overhead)
 
     def _watch(self, workers: Workers) -> Death | None:
         """Until all workers have ended; the first that failed, if one has."""

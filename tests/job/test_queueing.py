@@ -10,18 +10,8 @@ import pytest
 
 from hpcft.errors import Fault, UserError
 from hpcft.job import queueing
-from hpcft.job.queueing import Queueing, jobs_needed
+from hpcft.job.queueing import Queueing
 from hpcft.rundir import RunDir
-
-
-@pytest.mark.parametrize(
-    ("seconds_left", "this_job", "expected"),
-    [(500.0, 600.0, 0), (600.0, 600.0, 0), (601.0, 600.0, 1), (600.0 + 7000.0, 600.0, 1), (600.0 + 7001.0, 600.0, 2)],
-)
-def test_what_this_job_leaves_is_shared_by_whole_jobs_less_their_start(
-    seconds_left: float, this_job: float, expected: int
-) -> None:
-    assert jobs_needed(seconds_left, this_job, walltime=7200.0, overhead=200.0) == expected
 
 
 class Looks:
