@@ -222,7 +222,7 @@ def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, s
         # Nobody let these go: whoever queued them was killed before that. A hand may hold what was let go.
         held = all(job.reason == "held" and not run.run.job(job.number).released.exists() for job in waiting)
         return half if held else ("queued", waiting[0].reason)
-    if any(job.ending == "cancelled" for job in jobs):
+    if any(job.ending == "cancelled" and job.number > run.submitted_before for job in jobs):
         return "cancelled", f"`hpcft resume {name}` goes on."
     limit = run.recipe.resources.jobs
     if max((job.number for job in jobs), default=0) >= run.submitted_before + limit:

@@ -67,20 +67,29 @@ def explain(run: RunDir) -> list[str]:
 
 
 def _last_bad(run: RunFacts, status: RunStatus) -> JobFacts | None:
-    """The newest job that ended badly, or that is gone without an ending; None if there is none."""
-    states = {(job.number, job.attempt): job for job in status.jobs}
-    asked = status.state != "unknown" and run.queued and run.stop is None
+    """The newest job that ended badly, or that is gone without an ending; None if there is none.
+
+    One that began says more than those behind it, which may have left the queue with it.
+    """
+    states = {(job.number, job.attempt): job.state for job in status.jobs}
     newest = {job.job.number: job.job.attempt for job in run.jobs}
-    for job in reversed(run.jobs):
-        said = states[job.job.number, job.job.attempt]
+    bad: list[JobFacts] = []
+    lost: list[JobFacts] = []
+    for job in run.jobs:
+        attempt = job.job.number, job.job.attempt
         if job.ended:
             ending = job.ended["ending"]
             by_hand = status.state == "broken off" and (ending == "terminated" or "slurm_state" in job.ended)
             if ending in BAD or by_hand or (ending == "walltime" and not job.ended.get("progress", True)):
-                return job
-        elif asked and said.state not in LIVE and newest[job.job.number] == job.job.attempt:
-            return job  # neither in the queue nor ended: it left no word
-    return None
+                bad.append(job)
+        elif status.state == "unknown" or not run.queued or run.stop is not None or states[attempt] in LIVE:
+            continue  # alive, or nobody knows
+        elif newest[job.job.number] == job.job.attempt:
+            (bad if job.started else lost).append(job)
+    last = max((job.job.number for job in run.jobs if job.started), default=0)
+    if lost and not (bad and bad[-1].job.number >= last):
+        return lost[0]
+    return bad[-1] if bad else None
 
 
 def _case(job: JobFacts, run: RunFacts) -> Case:

@@ -157,6 +157,15 @@ def test_a_waiting_job_that_a_hand_has_held_is_no_half_done_submit(tmp_path: Pat
     assert (status_of(run, held).state, status_of(run, held).note) == ("queued", "held")
 
 
+def test_jobs_that_were_cancelled_before_the_last_resume_say_nothing_of_what_became_of_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add(run, 1, 50, ended={"ending": "cancelled", "time": NOW})
+    assert status_of(run, {}).state == "cancelled"
+    write_json(run.path / "resume.json", {"after": 0, "submitted": 1, "time": NOW})
+    add(run, 2, 40)
+    assert status_of(run, {}).state == "broken off"
+
+
 def test_a_fact_of_any_length_is_read_whole(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     for number, length in enumerate((10, BLOCK - 30, BLOCK - 29, BLOCK, 3 * BLOCK), 1):

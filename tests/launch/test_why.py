@@ -118,6 +118,17 @@ def test_of_a_job_that_left_no_word_slurm_says_what_it_died_of(
     assert f"Slurm     {says}" in lines and lines[-1] == mended
 
 
+def test_the_job_that_ran_says_more_than_those_that_left_the_queue_with_it(desk: Desk, run: RunDir) -> None:
+    run.job(3).path.mkdir()
+    write_json(run.job(3).path / "submitted.json", {"slurm_id": "4713", "walltime": 600, "time": 0})
+    end(run, 2, "terminated", progress=True)
+    accounts(desk, "4712|CANCELLED by 0|0:15|gpu002|8G||x|x\n")
+    assert "job       job 2 (4712), terminated" in why(desk)
+    end(run, 2, "walltime", progress=True)
+    accounts(desk, "4713|CANCELLED by 0|0:0|||x|x|x\n")
+    assert {"job       job 3 (4713), no ending", "reason    it never came to its first line"} <= set(why(desk))
+
+
 def test_the_rows_of_a_loss_that_broke_are_named(desk: Desk, run: RunDir) -> None:
     reason = "/t.jsonl: non-finite loss (nan) at step 48, in rows [7, 12]."
     write_json(run.job(2).path / "fault.json", {"reason": reason, "fix": "Look at them."})
