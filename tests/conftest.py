@@ -9,6 +9,7 @@ import pytest
 SLURM = Path(__file__).parent / "slurm"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "slurm" if item.path.is_relative_to(SLURM) else "rest"
