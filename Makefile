@@ -47,7 +47,7 @@ test: .venv/complete
 	tests/install-system-packages
 	$(MAKE) parts
 	$(MAKE) lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 25
+	$(BIN)/python -m pytest --numprocesses 2 --durations 25
 
 quick: .venv/complete
 	$(BIN)/python -m pytest -m "not slurm and not browser and not server and not slow"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-SLURM = Path(__file__).parent / "slurm"
 
+@pytest.hookimpl(optionalhook=True)  # it is xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        group = "slurm" if item.path.is_relative_to(SLURM) else "rest"
-        item.add_marker(pytest.mark.xdist_group(group))
+    class SlurmAndTheRest(LoadScopeScheduling):  # type: ignore[misc]
+        """One process runs what is in tests/slurm, with one Slurm for all of it; the other one all else."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return "slurm" if nodeid.startswith("tests/slurm/") else "rest"
+
+    return SlurmAndTheRest(config, log)
