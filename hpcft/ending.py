@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hpcft.rundir import JobDir, write_json
+from hpcft.rundir import JobDir, RunDir, write_json
 
 ENDINGS = {
     "finished": "trained to the last step",
@@ -23,6 +23,20 @@ NEUTRAL = ("cancelled", "idle", "locked")
 """Endings that say nothing of whether training works."""
 MAY_RETURN = ("terminated", "killed")
 """Endings after which Slurm may start the same job again, as a new attempt."""
+
+
+def last_granted(run: RunDir) -> int:
+    """The last job that resources.jobs grants, which counts from the last resume.
+
+    One that hpcft took out of the queue again before it began does not count.
+    """
+    before = run.submitted_before
+    lapsed = [
+        job
+        for job in run.jobs()
+        if job.number > before and not job.started and (job.ended or {}).get("found_by") == "hpcft"
+    ]
+    return before + run.recipe.resources.jobs + len(lapsed)
 
 
 def write_ending(job: JobDir, ending: str, **facts: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.ending import ENDINGS, MAY_RETURN, NEUTRAL, STATES, close_gone, close_waiting, write_ending
+from hpcft.ending import ENDINGS, MAY_RETURN, NEUTRAL, STATES, close_gone, close_waiting, last_granted, write_ending
 from hpcft.rundir import JobDir, RunDir, write_json
 
 
@@ -73,3 +73,18 @@ def test_every_ending_has_its_words(job: JobDir) -> None:
     assert {*NEUTRAL, *MAY_RETURN} < set(ENDINGS) and STATES
     with pytest.raises(ValueError, match="no ending: kiled"):
         write_ending(job, "kiled")
+
+
+def test_a_job_that_hpcft_took_out_again_is_not_taken_off_the_grant(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "demo")
+    model, data = {"path": "/m"}, {"train": "/t.jsonl"}
+    for number in range(1, 5):
+        run.job(number).path.mkdir(parents=True)
+    recipe = {"name": "demo", "task": "corpus", "model": model, "data": data, "resources": {"jobs": 4}}
+    write_json(run.path / "recipe.json", recipe)
+    assert last_granted(run) == 4
+    close_waiting(run.job(3))  # by hand
+    close_waiting(run.job(4), found_by="hpcft")
+    assert last_granted(run) == 5
+    write_json(run.path / "resume.json", {"after": 2, "submitted": 4})
+    assert last_granted(run) == 8

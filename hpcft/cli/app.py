@@ -56,7 +56,7 @@ def runs_folder(given: Path | None, cluster: Any = None) -> Path:
     if named := str(given or os.environ.get("HPCFT_RUNS", "")):
         from hpcft.schema import expand
 
-        return expand(named).absolute()
+        return expand(named).resolve()
     return _only_cluster_folder()
 
 
@@ -68,7 +68,7 @@ def _only_cluster_folder() -> Path:
     folders = []
     for name in cluster_files():
         try:
-            folder = read_cluster(Choice(name, "--cluster")).runs_folder().absolute()
+            folder = read_cluster(Choice(name, "--cluster")).runs_folder().resolve()
         except UserError:
             continue  # a site whose variables are not set here
         if find_runs(folder):
@@ -76,7 +76,7 @@ def _only_cluster_folder() -> Path:
     if len(set(folders)) > 1:
         names = ", ".join(map(str, folders))
         raise UserError(Fault("--runs", f"runs lie in several folders: {names}.", "Name one, or set HPCFT_RUNS."))
-    return folders[0] if folders else Path("runs").absolute()
+    return folders[0] if folders else Path("runs").resolve()
 
 
 def choose(root: Path, names: list[str] | None) -> list[RunDir]:

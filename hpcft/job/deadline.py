@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
+SOONER = 30.0
+"""Seconds by which an end has to come nearer to count as another one."""
+
 
 @dataclass
 class Signals:
@@ -45,6 +48,8 @@ class Deadline:
     known: bool = False
     """Whether `end` is the scheduler's word and not reckoned from the walltime asked for."""
     warnings: int = 0
+    moved: bool = False
+    """Whether the end came nearer while we ran: a preemption with a time of grace."""
 
     def begin(self, started: float, walltime: float) -> None:
         """Read the end, since backfill may have shortened what was asked for (sbatch --time-min)."""
@@ -68,9 +73,10 @@ class Deadline:
             told = self.end_time()
             if told is None and not self.known:
                 return "walltime"
+            self.moved = self.moved or bool(told and self.end and told < self.end - SOONER)
             self.end = told or self.end
         if self.end is not None and time.time() >= self.end - self.lead(save_seconds, poll_seconds):
-            return "walltime"
+            return "terminated" if self.moved else "walltime"
         return None
 
 

@@ -23,7 +23,17 @@ def take_lock(lock: Lock, run: RunDir, job: JobDir, gives_up: Callable[[], bool]
     """
     if lock.take():
         return True
-    write_json(run.path / "claim.json", {"number": job.number, "attempt": job.attempt, "time": time.time()})
+    claim = run.path / "claim.json"
+    mine = {"number": job.number, "attempt": job.attempt, "time": time.time()}
+    write_json(claim, mine)
+    try:
+        return _wait(lock, run, job, gives_up)
+    finally:
+        if read_json(claim) == mine:
+            claim.unlink(missing_ok=True)
+
+
+def _wait(lock: Lock, run: RunDir, job: JobDir, gives_up: Callable[[], bool]) -> bool:
     begun = time.monotonic()
     while not gives_up():
         if lock.take(1.0):

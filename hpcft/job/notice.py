@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hpcft.ending import last_granted
 from hpcft.launch import slurm
 from hpcft.recipe import Notify
 from hpcft.rundir import JobDir, RunDir, read_json, write_json
@@ -53,9 +54,10 @@ def event_of(run: RunDir, job: JobDir) -> Event | None:
         key = f"halted-{halted['job']:03d}-{halted['time']:.0f}"
         return Event("halted", key, f"run {run.name} has halted: {reason} {fix}".rstrip(), reason, fix)
     ended = job.ended or {}
-    if run.stop_file.exists() or ended.get("ending") not in ("crashed", "walltime"):
+    last = last_granted(run)
+    telling = ("crashed", "walltime", "killed") if job.number >= last else ("crashed", "walltime")
+    if run.stop_file.exists() or ended.get("ending") not in telling:
         return None
-    last = run.submitted_before + run.recipe.resources.jobs
     name = f"job {job.number}" if job.attempt == 1 else f"attempt {job.attempt} of job {job.number}"
     reason = str(ended.get("reason", ""))[:LONGEST].rstrip(".")
     if job.number >= last:

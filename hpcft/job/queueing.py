@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable
 
-from hpcft.errors import UserError
 from hpcft.launch import chain
 from hpcft.rundir import RunDir
 
@@ -48,7 +47,7 @@ class Queueing:
             pause = REVIEW
             try:
                 chain.top_up(self._run, self._number, self._needed())
-            except (UserError, OSError) as error:
+            except Exception as error:  # whatever it is, this thread must be there for the next look
                 print(f"hpcft: no job could be queued behind this one: {error}", file=sys.stderr, flush=True)
                 pause = ASK_AGAIN
             if not self._over.is_set():

@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,25 @@ def run_job(run_path: str, number: int) -> str:
         write_ending(job, "locked")
         return "locked"
     try:
-        ending = Supervisor(run, job, signals).run()
+        ending = supervise(run, job, signals)
         notice.tell(run, job)
         return ending
     finally:
         lock.drop()
+
+
+def supervise(run: RunDir, job: JobDir, signals: Signals) -> str:
+    """The ending of this job, also where the supervisor itself fails: the next job must not call it killed."""
+    try:
+        return Supervisor(run, job, signals).run()
+    except Exception as error:
+        traceback.print_exc()
+        if not job.ended:
+            reason = f"{type(error).__name__}: {error}"
+            write_ending(job, "crashed", reason=reason, fix="See `hpcft logs`.", progress=False)
+            if loop := verdict.crash_loop(run):
+                verdict.halt(run, job, loop)
+        return "crashed"
 
 
 @dataclass
@@ -142,12 +157,15 @@ class Supervisor:
         open_jobs = [job for job in self.run_dir.jobs() if (job.number, job.attempt) < mine and not job.ended]
         open_jobs = [job for job in open_jobs if job.submitted or job.started]
         ids = sorted({job.slurm_id for job in open_jobs if job.slurm_id})
-        states = (slurm.query(ids) or {}) if on_slurm and ids else {}
+        answer = slurm.query(ids) if on_slurm and ids else {}
+        states = answer or {}
         for job in open_jobs:
             said = states.get(job.slurm_id or "", slurm.JobState(""))
             earlier_attempt = job.number == self.job.number or job.started is not None
             if said.state in LIVE and not earlier_attempt:
                 continue  # it waits: somebody let us begin before it
+            if answer is None and job.started is None:
+                continue  # nothing is concluded from Slurm's silence
             close_gone(job, newest, "the next job", "" if said.state in LIVE else said.state, said.node)
             if on_slurm:
                 self._keep_away_from_node_of(job)
@@ -202,7 +220,9 @@ class Supervisor:
         while not workers.all_ended():
             if workers.death():
                 workers.settle()
-                return workers.death()
+                if death := workers.death():
+                    return death
+                continue  # a node that was silent has spoken again
             progress = self._beat(workers)
             self._look_for_reasons_to_stop(workers, progress)
             if self.stop_reason and "resume_step" not in progress:
@@ -224,12 +244,12 @@ class Supervisor:
             beat = {**progress, "time": time.time(), "stopping": self.stop_reason}
             with contextlib.suppress(OSError):  # a full or absent file system is no reason to end a job that trains
                 write_json(self.job.path / "heartbeat.json", beat, durable=False)
-            if self.run_dir.stop_file.exists():
-                # `hpcft cancel` writes it too, and we may see it before the signal comes.
-                cancelled = self.run_dir.stop_file.read_bytes() == CANCELLED
-                self._stop(workers, "terminated" if cancelled else "stopped")
-            if claimed_by_later(self.run_dir, self.job):
-                self._stop(workers, "terminated")
+                if self.run_dir.stop_file.exists():
+                    # `hpcft cancel` writes it too, and we may see it before the signal comes.
+                    cancelled = self.run_dir.stop_file.read_bytes() == CANCELLED
+                    self._stop(workers, "terminated" if cancelled else "stopped")
+                if claimed_by_later(self.run_dir, self.job):
+                    self._stop(workers, "terminated")
         return progress
 
     def _look_for_reasons_to_stop(self, workers: Workers, progress: dict[str, Any]) -> None:

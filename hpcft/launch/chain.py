@@ -6,11 +6,12 @@ import contextlib
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hpcft
-from hpcft.ending import close_waiting
+from hpcft.ending import close_waiting, last_granted
 from hpcft.errors import Fault, UserError
 from hpcft.launch import nodes, provenance
 from hpcft.launch.cluster import Cluster, cluster_from
@@ -86,7 +87,7 @@ def _fill_up(run: RunDir, wanted: int, running: list[JobDir], cluster: Cluster) 
             close_waiting(job, found_by="hpcft")
     held = [job for job in waiting if there.held[job.slurm_id or ""]]
     last = max((job.number for job in jobs), default=0)
-    limit = min(run.submitted_before + run.recipe.resources.jobs, last + max(0, wanted - len(waiting)))
+    limit = min(last_granted(run), last + max(0, wanted - len(waiting)))
     if cluster.max_submit and limit > last:
         limit = min(limit, last + cluster.max_submit - there.jobs + len(unknown))
         if limit <= last and not waiting:
@@ -212,6 +213,15 @@ def _submit_lock(folder: Path) -> Lock:
 def submitting(run: RunDir) -> contextlib.AbstractContextManager[bool]:
     """The run's submit lock, once whoever was killed with sbatch at work has let go of it."""
     return locked(_submit_lock(run.path).path, SUBMIT_PATIENCE, inherited=True)
+
+
+@contextlib.contextmanager
+def alone(run: RunDir) -> Iterator[None]:
+    """Run a block with the run's submit lock. Raises UserError if another hpcft keeps it."""
+    with submitting(run) as mine:
+        if not mine:
+            raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
+        yield
 
 
 def _clear_unfinished(root: Path) -> None:

@@ -76,7 +76,10 @@ class RunFacts:
 
 def read_facts(run: RunDir) -> RunFacts:
     """The facts of a run. Raises UserError for a directory that is no whole run."""
-    there = {entry.name for entry in os.scandir(run.path)}
+    try:
+        there = {entry.name for entry in os.scandir(run.path)}
+    except FileNotFoundError:
+        raise UserError(Fault(run.name, "is not there any more.", "Another hpcft has removed it.")) from None
 
     def fact(name: str) -> dict[str, Any] | None:
         return _read(f"{run.path}/{name}") if name in there else None

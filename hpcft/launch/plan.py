@@ -100,7 +100,8 @@ def find_site(file: RecipeFile, name: str | None) -> ClusterFile:
 def runs_root(given: Path | None, cluster: Cluster) -> Path:
     """The folder of all runs: --runs, else HPCFT_RUNS, else the cluster's. Raises UserError."""
     named = str(given or os.environ.get("HPCFT_RUNS", ""))
-    return (expand(named) if named else cluster.runs_folder()).absolute()
+    # Resolved: jobs carry this path in Slurm's queue, and are found by it however a later command spells it.
+    return (expand(named) if named else cluster.runs_folder()).resolve()
 
 
 def _model_faults(

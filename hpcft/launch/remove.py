@@ -39,11 +39,13 @@ def remove(run: RunDir) -> None:
     """
     removable(run)
     hidden = run.path.with_name(f"{HIDDEN}{run.name}-{uuid.uuid4().hex[:8]}")
-    with chain.submitting(run) as mine, locked(run.lock.path) as still:
-        if not mine or not still:
-            raise UserError(Fault(run.name, "is in use by another hpcft.", "Try again in a minute."))
-        run.path.rename(hidden)
-        sync_folder(hidden.parent)
+    with chain.alone(run):
+        removable(run)  # a resume may have been faster
+        with locked(run.lock.path) as still:
+            if not still:
+                raise UserError(Fault(run.name, "has a job that is still ending.", "Try again in a minute."))
+            run.path.rename(hidden)
+            sync_folder(hidden.parent)
     for folder in hidden.parent.glob(f"{HIDDEN}*"):
         _delete(folder)
 

@@ -28,6 +28,8 @@ PENDING_REASONS = {
     "Priority": "others are before it",
     "JobHeldUser": "held",
     "JobHeldAdmin": "held by an administrator",
+    "launch failed requeued held": "a node failed to start it, and Slurm holds it: `scontrol release` lets it go",
+    "JobHoldMaxRequeue": "Slurm has requeued it too often and holds it: `scontrol release` lets it go",
     "BeginTime": "waits for its earliest start",
     "ReqNodeNotAvail": "the nodes it needs are away",
     "PartitionDown": "the partition is down",
@@ -176,7 +178,7 @@ def query(ids: Sequence[str], account: Sequence[str] | None = None) -> dict[str,
         number, state, reason, node, priority = (line.split("|") + [""] * 4)[:5]
         if number in wanted:
             reason = "JobHeldUser" if _held(priority, reason) else reason
-            known = reason.partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:gpu001"
+            known = reason.partition(",")[0].replace("_", " ")  # "ReqNodeNotAvail, UnavailableNodes:gpu001"
             words = PENDING_REASONS.get(known, reason if reason != "None" else "")
             states[number] = JobState(state, words if state == "PENDING" else "", node)
     missing = sorted((wanted if account is None else set(account)) - set(states))
@@ -205,26 +207,35 @@ def marked(run: str) -> tuple[dict[str, bool], int]:
     Raises UserError if Slurm is away.
     """
     output = call("squeue", "--me", "--noheader", "--format=%A|%Q|%r|%T|%k")
-    fields = [line.split("|", 4) for line in output.splitlines()]
+    # A comment of the user's own may have several lines; the first one of a job has all fields.
+    fields = [each for line in output.splitlines() if len(each := line.split("|", 4)) == 5 and each[0].isdigit()]
     mine = {each[0]: _held(each[1], each[2]) for each in fields if each[4].startswith(f"hpcft:{run}:")}
     return mine, sum(each[3] != "COMPLETING" for each in fields)
 
 
 def _held(priority: str, reason: str) -> bool:
-    """Whether we hold a job: its priority is 0 from the start, and the reason says so a moment later."""
-    return priority == "0" and reason not in ("JobHeldAdmin", "BadConstraints")
+    """Whether we hold a job: its priority is 0 from the start, and the reason says so a moment later.
+
+    Others have it too: a job that an administrator holds, that no node can run, or whose launch has failed.
+    """
+    return priority == "0" and reason in ("", "None", "Dependency", "Priority", "Resources", "BeginTime", "JobHeldUser")
 
 
 def end_time(job_id: str) -> float | None:
     """Seconds since the epoch at which Slurm will kill this job; None if it does not say.
 
-    SLURM_JOB_END_TIME exists since 23.02; before that, and after a change of the limit, squeue knows.
+    SLURM_JOB_END_TIME exists since 23.02; before that, and after a change of the end, squeue knows. Its time left is
+    reckoned from the limit, which a preemption with a time of grace does not change; its end is what moves then.
     """
     try:
-        output = call("squeue", "--noheader", "--jobs", job_id, "--format=%L")
+        with scrubbed_environment():  # SLURM_TIME_FORMAT would change how the end is written
+            output = call("squeue", "--noheader", "--jobs", job_id, "--format=%L|%e")
     except UserError:
         output = ""
-    left = seconds_left(output.strip())
+    left_text, _, end = output.strip().partition("|")
+    with contextlib.suppress(ValueError, OverflowError):  # N/A, NONE
+        return time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S"))
+    left = seconds_left(left_text)
     if left is not None:
         return time.time() + left
     text = os.environ.get("SLURM_JOB_END_TIME", "")
@@ -265,12 +276,15 @@ def call(program: str, *arguments: str, tolerate: str | None = None, inherits: b
     """What the program printed. Raises UserError with its own words if it failed."""
     command = [program, *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, close_fds=not inherits)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, close_fds=not inherits
+        )
     except FileNotFoundError:
         raise UserError(Fault(program, "is not on PATH.", "Run this on a node of the cluster.")) from None
     except subprocess.TimeoutExpired:
         raise UserError(Fault(program, f"did not answer within {TIMEOUT} s.", "Try again later.")) from None
-    if done.returncode and not (tolerate and tolerate in done.stderr):
+    tolerated = tolerate and all(tolerate in line for line in done.stderr.splitlines() if line.strip())
+    if done.returncode and not tolerated:
         words = own_words(program, done.stderr or done.stdout)
         raise UserError(Fault(program, words or f"failed with exit code {done.returncode} and no word."))
     return done.stdout

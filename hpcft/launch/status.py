@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcft.ending import MAY_RETURN
+from hpcft.ending import MAY_RETURN, last_granted
 from hpcft.launch import local, slurm
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
 from hpcft.launch.pace import eta
@@ -16,7 +16,10 @@ from hpcft.launch.waits import jobs_to_come, queue_waits, waits_to_come
 from hpcft.launch.words import duration
 from hpcft.rundir import CANCELLED, RunDir
 
-LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+LIVE = (
+    *("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"),
+    *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "POWER_UP_NODE", "EXPEDITING"),
+)
 """Slurm's states of a job that will still do something; a word not known here counts as not live."""
 STATE_WORDS = {
     "PENDING": "waits",
@@ -222,12 +225,17 @@ def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, s
         # Nobody let these go: whoever queued them was killed before that. A hand may hold what was let go.
         held = all(job.reason == "held" and not run.run.job(job.number).released.exists() for job in waiting)
         return half if held else ("queued", waiting[0].reason)
-    if any(job.ending == "cancelled" and job.number > run.submitted_before for job in jobs):
+    if any(_cancelled_by_hand(job) and job.job.number > run.submitted_before for job in run.jobs):
         return "cancelled", f"`hpcft resume {name}` goes on."
     limit = run.recipe.resources.jobs
-    if max((job.number for job in jobs), default=0) >= run.submitted_before + limit:
+    if max((job.number for job in jobs), default=0) >= last_granted(run.run):
         return "broken off", f"It has had its {limit} jobs (resources.jobs). `hpcft resume {name}` grants as many."
     return "broken off", f"No job runs or waits. `hpcft why {name}` says what happened, `hpcft resume {name}` goes on."
+
+
+def _cancelled_by_hand(job: JobFacts) -> bool:
+    ended = job.ended or {}
+    return ended.get("ending") == "cancelled" and ended.get("found_by") != "hpcft"
 
 
 def _queue_words(jobs: Sequence[JobStatus], lost: bool, kind: str) -> str:

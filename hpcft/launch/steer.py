@@ -38,6 +38,24 @@ def resume(run: RunDir, overrides: Sequence[str] = ()) -> Resumed:
     Raises UserError for a finished run, for one that runs or waits (a second chain would only stand in its way), and
     with every reason why it cannot go on so.
     """
+    with chain.alone(run):  # two resumes at once would each take the other's jobs for dead
+        half = _resumable(run, overrides)
+        change, notes = _checked(run, overrides)
+        close_broken(run)
+        changes.record(run, change, "resume")
+        # Before any job is queued: the first one looks here to see which crashes are forgiven.
+        last = max((job.number for job in run.jobs() if job.started), default=0)
+        if not half:
+            submitted = max((job.number for job in run.jobs() if job.submitted), default=0)
+            write_json(run.path / "resume.json", {"after": last, "submitted": submitted, "time": time.time()})
+        run.stop_file.unlink(missing_ok=True)
+        for name in ("halted.json", "excluded.json"):  # whoever resumes has looked at why, and at the nodes
+            (run.path / name).unlink(missing_ok=True)
+        return Resumed(chain.fill(run), change.words(), notes)
+
+
+def _resumable(run: RunDir, overrides: Sequence[str]) -> bool:
+    """Whether its submit was killed half-way. Raises UserError for a run that cannot be resumed now."""
     status = read_status([run])[0]
     half = status.state == "half-submitted"
     if status.state == "finished":
@@ -54,20 +72,7 @@ def resume(run: RunDir, overrides: Sequence[str] = ()) -> Resumed:
     if half and overrides:
         fix = f"`hpcft resume {run.name}` completes it as it is, `hpcft cancel {run.name}` undoes it."
         raise UserError(Fault(run.name, "is half submitted, and cannot change meanwhile.", fix))
-    with chain.submitting(run) as mine:
-        if not mine:
-            raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
-        change, notes = _checked(run, overrides)
-        close_broken(run)
-        changes.record(run, change, "resume")
-        # Before any job is queued: the first one looks here to see which crashes are forgiven.
-        last = max((job.number for job in run.jobs() if job.started), default=0)
-        if not half:
-            submitted = max((job.number for job in run.jobs() if job.submitted), default=0)
-            write_json(run.path / "resume.json", {"after": last, "submitted": submitted, "time": time.time()})
-        run.stop_file.unlink(missing_ok=True)
-        (run.path / "halted.json").unlink(missing_ok=True)
-        return Resumed(chain.fill(run), change.words(), notes)
+    return half
 
 
 def _checked(run: RunDir, overrides: Sequence[str]) -> tuple[changes.Change, list[str]]:
@@ -94,14 +99,12 @@ def extend(run: RunDir, jobs: int) -> tuple[int, bool]:
 
     A chain that has used up its jobs goes on at once. Raises UserError for a finished run.
     """
-    status = read_status([run])[0]
-    if run.finished:
-        raise UserError(Fault(run.name, "is finished.", "It needs no more jobs."))
-    if status.state == "half-submitted":
-        raise UserError(Fault(run.name, "is half submitted.", f"`hpcft resume {run.name}` completes it first."))
-    with chain.submitting(run) as mine:
-        if not mine:
-            raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
+    with chain.alone(run):
+        status = read_status([run])[0]
+        if run.finished:
+            raise UserError(Fault(run.name, "is finished.", "It needs no more jobs."))
+        if status.state == "half-submitted":
+            raise UserError(Fault(run.name, "is half submitted.", f"`hpcft resume {run.name}` completes it first."))
         most = run.recipe.resources.jobs + jobs
         _, change, faults = changes.standing(run, [f"resources.jobs={most}"])
         if faults:
@@ -138,9 +141,7 @@ def cancel(run: RunDir) -> list[JobDir]:
     queue = scheduler(cluster)
     if not (run.path / "queued.json").exists() and not any(job.started for job in run.jobs()):
         jobs = [job for job in run.jobs() if job.submitted]
-        with chain.submitting(run) as mine:
-            if not mine:
-                raise UserError(Fault(run.name, "is being submitted by another hpcft.", "Try again in a minute."))
+        with chain.alone(run):
             chain.discard(run)
         return jobs
     open_jobs = [job for job in run.jobs() if job.submitted and not job.ended]

@@ -165,13 +165,11 @@ def test_choices(training: Training, when: str) -> None:
 
 def newest_saved(training: Training) -> tuple[int, int]:
     """(step, evaluated) of the newest checkpoint, as rank 0 sees it."""
-    steps = training.run.saved_steps()
-    evaluated = -2
-    if steps:
-        state = checkpoint.read(training.run, steps[-1]).state
-        evaluated = state["position"]["evaluated"]
-    newest = training.control.share(steps[-1] if steps else -1)
-    return newest, training.control.share(evaluated)
+    newest, evaluated = -1, -2
+    if training.control.rank == 0 and (steps := training.run.saved_steps()):
+        newest = steps[-1]
+        evaluated = checkpoint.read(training.run, newest).state["position"]["evaluated"]
+    return training.control.share(newest), training.control.share(evaluated)
 
 
 def save(training: Training, curve: CurveWriter | None) -> None:

@@ -105,7 +105,7 @@ def test_usr2_at_a_preemption_tells_that_the_end_has_moved(clock: Clock) -> None
     deadline = begin(scheduler)
     scheduler.end = NOW + 5
     assert deadline.reason(got(), 1.0, 0.1) is None
-    assert deadline.reason(got("SIGUSR2"), 1.0, 0.1) == "walltime"
+    assert deadline.reason(got("SIGUSR2"), 1.0, 0.1) == "terminated"
 
 
 def test_usr2_when_the_scheduler_is_silent_now_keeps_the_end_that_was_known(clock: Clock) -> None:

@@ -173,13 +173,16 @@ MARKED = """\
 6|0|JobHeldAdmin|PENDING|hpcft:/runs/demo:4
 7|0|JobHeldUser|PENDING|hpcft:/runs/other|hpcft:/runs/demo:5
 8|4294901756|Dependency|PENDING|hpcft:/runs/demo:6
+9|0|launch failed requeued held|PENDING|hpcft:/runs/demo:7
+10|4294901755|Priority|PENDING|of mine, with
+a second line
 """
 
 
 def test_marked_jobs_are_those_of_just_this_run_with_whether_we_hold_each(desk: Desk) -> None:
     desk.write("squeue.txt", MARKED)
     desk.program("squeue", f'echo "$@" > {desk.folder}/calls; /bin/cat {desk.folder}/squeue.txt')
-    assert slurm.marked("/runs/demo") == ({"1": False, "4": True, "5": True, "6": False, "8": False}, 7)
+    assert slurm.marked("/runs/demo") == ({"1": False, "4": True, "5": True, "6": False, "8": False, "9": False}, 9)
     assert (desk.folder / "calls").read_text() == "--me --noheader --format=%A|%Q|%r|%T|%k\n"
 
 
@@ -205,6 +208,10 @@ def test_the_end_is_what_squeue_says_then_what_the_job_was_told_then_unknown(des
     desk.patch.setenv("SLURM_JOB_END_TIME", "2000000000")
     desk.program("squeue", "echo 1:00:00")
     assert slurm.end_time("1") == pytest.approx(time.time() + 3600, abs=5)
+    desk.program("squeue", "echo '17:00:00|2033-05-18T03:33:20'")
+    moved = time.mktime((2033, 5, 18, 3, 33, 20, 0, 0, -1))
+    assert slurm.end_time("1") == moved, "a preemption moves the end, and not what is left of the limit"
+    desk.program("squeue", "exit 1")
     desk.program("squeue", "echo UNLIMITED")
     assert slurm.end_time("1") == 2e9
     desk.program("squeue", "exit 1")
