@@ -61,7 +61,9 @@ def outlook(plan: Plan) -> str:
     if found.jobs is None:
         return f"jobs needed: {_jobs(found, plan)}"
     hours = f", {found.gpu_hours:.1f} GPU-hours" if plan.recipe.resources.gpus else ""
-    return f"jobs needed: {found.jobs}, {duration(found.seconds)} of jobs{hours}, as {found.measured.run} went"
+    limit = plan.recipe.resources.jobs
+    over = f"; resources.jobs = {limit} ends the chain before" if found.jobs > limit else ""
+    return f"jobs needed: {found.jobs}, {duration(found.seconds)} of jobs{hours}, as {found.measured.run} went{over}"
 
 
 def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
@@ -76,8 +78,10 @@ def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     yield "cluster", plan.cluster.name
     yield "env", plan.env.prefix
     yield "model", f"{recipe.model.path} (hub id)" if is_hub_id(recipe.model) else recipe.model.path
-    yield "length", f"{steps} of {count(recipe.train.batch_size, 'row')} ({share})"
-    yield "job", f"{duration(plan.walltime)}, {count(resources.gpus, 'GPU')}"
+    yield "length", f"{steps}, {count(recipe.train.batch_size, 'row')} a step ({share})"
+    nodes = f"{count(resources.nodes, 'node')}, each with " if resources.nodes > 1 else ""
+    minutes, seconds = divmod(plan.walltime, 60)
+    yield "job", f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}, {nodes}{count(resources.gpus, 'GPU')}"
     yield "chain", chain
 
 

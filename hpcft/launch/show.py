@@ -41,8 +41,8 @@ COLUMNS: tuple[tuple[str, Literal["left", "right"], int | None], ...] = (
     ("left", "right", None),
 )
 """Of the table of runs: heading, side, and the least width of those that may be folded."""
-NARROW, LEFT_OUT = 110, ("tok/s", "GPU h")
-"""On a terminal of fewer columns these are left out; `hpcft status RUN` still says them."""
+LEFT_OUT = ("tok/s", "GPU h", "run says", "loss", "queue")
+"""One after the other where the terminal is too narrow for all; `hpcft status RUN` still says them."""
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -65,28 +65,41 @@ def print_submitted(run: RunDir) -> None:
 
 def runs_table(runs: Sequence[RunStatus]) -> Table:
     """A row a run: what follows, what the scheduler says, and what the run's own files say."""
+    rows = [_cells(run) for run in runs]
+    shown = list(COLUMNS)
+    for heading in LEFT_OUT:
+        if _least_width(shown, rows) > console.width:
+            shown = [column for column in shown if column[0] != heading]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, collapse_padding=True)
-    shown = [column for column in COLUMNS if console.width >= NARROW or column[0] not in LEFT_OUT]
     for heading, justify, least in shown:
         # Words give way before numbers do: a cut number would be another one.
         table.add_column(heading, justify=justify, min_width=least, no_wrap=not least, overflow="fold")
-    for run in runs:
+    for run, cells in zip(runs, rows, strict=True):
         colour = STATE_COLOURS.get(run.state, "")
-        cells = {
-            "run": run.name,
-            "state": run.state,
-            "queue": run.queue,
-            "run says": run.says,
-            "step": f"{run.step}/{run.total_steps or '?'}",
-            "loss": _number(run.loss),
-            "tok/s": _number(run.tokens_per_second, 0),
-            "saved": duration(run.saved_age),
-            "GPU h": _gpu_hours(run),
-            "left": duration(run.eta_seconds if run.eta_with_waits is None else run.eta_with_waits),
-        }
         # As Text, so that a bracket in Slurm's words is no markup, and 200 rows cost half as much.
         table.add_row(*(Text(cells[heading], colour if heading == "state" else "") for heading, _, _ in shown))
     return table
+
+
+def _cells(run: RunStatus) -> dict[str, str]:
+    return {
+        "run": run.name,
+        "state": run.state,
+        "queue": run.queue,
+        "run says": run.says,
+        "step": f"{run.step}/{run.total_steps or '?'}",
+        "loss": _number(run.loss),
+        "tok/s": _number(run.tokens_per_second, 0),
+        "saved": duration(run.saved_age),
+        "GPU h": _gpu_hours(run),
+        "left": duration(run.eta_seconds if run.eta_with_waits is None else run.eta_with_waits),
+    }
+
+
+def _least_width(shown: Sequence[tuple[str, str, int | None]], rows: Sequence[dict[str, str]]) -> int:
+    """Characters that these columns need, folded as far as they may be."""
+    widths = [least or max(len(cells[heading]) for cells in (*rows, {heading: heading})) for heading, _, least in shown]
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _gpu_hours(run: RunStatus) -> str:
@@ -157,7 +170,7 @@ def began(job: JobStatus) -> bool:
     return job.wall_seconds is not None or job.state == "RUNNING"
 
 
-def print_jobs(run: RunStatus) -> None:
+def jobs_table(run: RunStatus) -> Table:
     """A row a job: the steps it kept, where its seconds went, how it ended."""
     table = Table("job", "id", "ending", "steps kept", "loss", "useful s", "overhead s", "node")
     for job in run.jobs:
@@ -175,7 +188,14 @@ def print_jobs(run: RunStatus) -> None:
             _overhead(job),
             job.node or "-",
         )
-    console.print(table)
+    return table
+
+
+def print_jobs(run: RunStatus) -> None:
+    """The table of jobs, and below it why those ended that did not end well."""
+    if not any(began(job) or job.ending is None for job in run.jobs):
+        return
+    console.print(jobs_table(run))
     for job in run.jobs:
         if job.why:
             why = f"job {job.number} {job.ending}: {_note(job.why)}"

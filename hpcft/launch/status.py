@@ -210,7 +210,8 @@ def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, s
     if run.finished:
         return "finished", ""
     if halted := run.halted:
-        return "halted", f"{halted['reason']} {halted['fix']}".strip()
+        fix = str(halted["fix"]).replace("`hpcft logs`", f"`hpcft why {name}` and `hpcft logs {name}`")
+        return "halted", f"{halted['reason']} {fix}".strip()
     half = "half-submitted", f"`hpcft resume {name}` completes it, `hpcft cancel {name}` undoes it."
     # A job that has started was released: the kill came after that, and all is as it should be.
     if not run.queued and not any(job.started for job in run.jobs):
@@ -286,6 +287,9 @@ def _job_statuses(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool,
     for job in reversed(run.jobs):
         ended, started, facts = job.ended or {}, job.started or {}, job.last_words
         resume_step, last = (job.resumed or {}).get("step"), facts.get("last_step")
+        said = states.get(job.job.path)
+        if cut is None and last is not None and _died(job, said):
+            last = min(last, run.saved[0] if run.saved else 0)  # what it had not saved is lost
         kept = 0
         first_step = last_step = None
         if resume_step is not None and last is not None and last > resume_step:
@@ -296,7 +300,6 @@ def _job_statuses(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool,
             if kept:
                 first_step, last_step = resume_step + 1, end
             cut = resume_step if cut is None else min(cut, resume_step)
-        said = states.get(job.job.path)
         train, trained = facts.get("seconds", {}).get("train", 0.0), (last or 0) - (resume_step or 0)
         wall = _wall(job, said.state if said else None, now)
         gpus = (job.submitted or {}).get("gpus", run.recipe.resources.gpus * run.recipe.resources.nodes)
@@ -324,6 +327,13 @@ def _job_statuses(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool,
             )
         )
     return found[::-1]
+
+
+def _died(job: JobFacts, said: slurm.JobState | None) -> bool:
+    """Whether the job was killed, or is gone by the scheduler's word without having written an ending."""
+    if job.ended:
+        return bool(job.ended["ending"] == "killed")
+    return job.started is not None and said is not None and said.state not in LIVE
 
 
 def _nobody_said(job: JobFacts, lost: bool) -> str:

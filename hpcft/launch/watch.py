@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from hpcft.launch.facts import read_facts
-from hpcft.launch.show import console, details, notes, print_runs, runs_table
+from hpcft.launch.show import console, details, jobs_table, notes, print_runs, runs_table
 from hpcft.launch.status import RunStatus, ask, read_status
 from hpcft.launch.words import duration
 from hpcft.rundir import RunDir
@@ -53,9 +53,10 @@ def _looks(runs: Sequence[RunDir], pause: float) -> Iterator[list[RunStatus]]:
     """The statuses again and again, until none goes on by what the scheduler has just said."""
     interval = max(ASK_INTERVAL[read_facts(run).kind] for run in runs)
     while True:
+        runs = [run for run in runs if run.path.is_dir()]  # another hpcft may have removed one
         asked, answer = time.monotonic(), ask(runs)
         while True:
-            statuses = read_status(runs, answer)
+            statuses = read_status([run for run in runs if run.path.is_dir()], answer)
             fresh = time.monotonic() - asked < pause
             yield statuses
             over = not any(status.state in GOING_ON for status in statuses)
@@ -70,7 +71,9 @@ def _looks(runs: Sequence[RunDir], pause: float) -> Iterator[list[RunStatus]]:
 def _picture(statuses: Sequence[RunStatus], with_details: bool) -> Group:
     lines = [*notes(statuses), *(line for status in statuses if with_details for line in details(status))]
     clock = time.strftime("%H:%M:%S")
-    return Group(runs_table(statuses), *map(Text, lines), Text(f"{clock}, Ctrl-C leaves the runs going", "dim"))
+    jobs = [jobs_table(status) for status in statuses if with_details]
+    last = Text(f"{clock}, Ctrl-C leaves the runs going", "dim")
+    return Group(runs_table(statuses), *map(Text, lines), *jobs, last)
 
 
 def quiet_line(status: RunStatus) -> str:

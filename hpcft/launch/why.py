@@ -59,6 +59,10 @@ def explain(run: RunDir) -> list[str]:
     if said := last_error(job.job):
         path, text = said
         lines += ["", f"the end of {path}:", *(f"  | {line}" for line in text)]
+    if later := _went_on(job, facts):
+        return [*lines, "", f"Job {later} has gone on since: nothing is to be mended."]
+    if case.ending in ("terminated", "cancelled"):
+        return [*lines, "", f"Nothing is to be mended: `hpcft resume {run.name}` goes on from its newest checkpoint."]
     cluster = chain.run_cluster(run)
     asked = case.account.asked_memory if case.account else None
     evidence = Evidence(case.reason, case.account.state if case.account else "", asked)
@@ -90,6 +94,16 @@ def _last_bad(run: RunFacts, status: RunStatus) -> JobFacts | None:
     if lost and not (bad and bad[-1].job.number >= last):
         return lost[0]
     return bad[-1] if bad else None
+
+
+def _went_on(bad: JobFacts, run: RunFacts) -> int | None:
+    """The number of a later job that has trained further than the newest checkpoint of this one."""
+    for job in reversed(run.jobs):
+        later = (job.job.number, job.job.attempt) > (bad.job.number, bad.job.attempt)
+        trained = (job.last_words.get("last_step") or 0) > (job.resumed or {}).get("step", 0)
+        if later and job.resumed and trained:
+            return job.job.number
+    return None
 
 
 def _case(job: JobFacts, run: RunFacts) -> Case:
@@ -174,4 +188,5 @@ def _nothing_wrong(run: RunFacts, status: RunStatus) -> str:
     by_hand = {"stopped": " `hpcft stop` paused it.", "cancelled": " It was cancelled."}.get(status.state, "")
     silent = " Slurm does not answer, so a job that died a moment ago would not be known." * (status.state == "unknown")
     steps = count(status.step, "step")
-    return f"Nothing went wrong in {run.run.name}, which is {status.state} after {steps}{how}.{by_hand}{silent}"
+    note = f" {status.note}" if status.state in ("broken off", "queued") and status.note else ""
+    return f"Nothing went wrong in {run.run.name}, which is {status.state} after {steps}{how}.{by_hand}{note}{silent}"

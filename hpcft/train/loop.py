@@ -74,6 +74,7 @@ def run_steps(training: Training, curve: CurveWriter | None) -> None:
         progress.facts.setdefault("first_step", position.step)
         rate = targets / seconds
         progress.note(last_step=position.step, loss=loss / targets, tokens_per_second=rate)
+        progress.print_line(position.step, training.total_steps)
         log(training, curve, norm, rate)
         evaluate_if_due(training, curve)
         last = position.step == training.total_steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from hpcft.rundir import write_json
 
 EVERY = 0.5
 """Seconds between two reports at most; the file is on the node's own disk."""
+LINE_EVERY = 30.0
+"""Seconds between two lines in the log."""
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Progress:
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _last: float = 0.0
+    _printed: float = -math.inf
 
     def say(self, **facts: Any) -> None:
         """Report now."""
@@ -46,6 +50,14 @@ class Progress:
         finally:
             self.spent(name, time.monotonic() - started)
             self.facts["phase"] = around
+
+    def print_line(self, step: int, total: int) -> None:
+        """A line for the log where the last one is old enough; the first step and the last have one."""
+        if not self.active or (time.monotonic() - self._printed < LINE_EVERY and step < total):
+            return
+        self._printed = time.monotonic()
+        words = f"step {step}/{total}  loss {self.facts['loss']:.4f}"
+        print(f"hpcft: {words}  {self.facts['tokens_per_second']:.0f} tokens/s", flush=True)
 
     def spent(self, name: str, seconds: float) -> None:
         """Add to the seconds of a phase."""

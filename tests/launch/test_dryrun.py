@@ -38,7 +38,7 @@ exec env/bin/python -u -m submitit.core._submit runs/demo/jobs/001
 # cluster      site
 # env          env
 # model        model
-# length       10 steps of 8 rows (micro_batch_size 1 x 1 process x 8 micro-batches)
+# length       10 steps, 8 rows a step (micro_batch_size 1 x 1 process x 8 micro-batches)
 # job          2:00:00, 1 GPU
 # chain        3 jobs at first, 100 at most; each queues the next
 # jobs needed  unknown until the first job has run
@@ -60,8 +60,8 @@ exec 'my env/bin/python' -u -m submitit.core._submit elsewhere/demo/jobs/001
 # cluster      here
 # env          my env
 # model        model
-# length       1.5 epochs of 8 rows (micro_batch_size 4 x 2 processes x 1 micro-batch)
-# job          1:00, 0 GPUs
+# length       1.5 epochs, 8 rows a step (micro_batch_size 4 x 2 processes x 1 micro-batch)
+# job          0:01:00, 0 GPUs
 # chain        1 job at first, 1 at most; each queues the next
 # jobs needed  unknown until the first job has run
 # disk         unknown: no safetensors file here tells the model's size

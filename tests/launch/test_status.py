@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -191,9 +192,11 @@ def test_the_table_fits_120_columns_and_says_what_is_unknown(
     cells = re.split(r"\s{2,}", running.strip())
     assert cells[:7] == ["demo", "running", "job 3 runs on gpu002", "trains", "44/100", "0.7500", "612"], lines
     assert re.fullmatch(r"1\.0\+1\.\d", cells[8]) and re.fullmatch(r"\d+:\d\d(:\d\d)?", cells[9]), lines
-    monkeypatch.setattr(console, "width", 100)
-    print_runs([status_of(second, BOTH)])
-    assert "tok/s" not in (narrow := capsys.readouterr().out) and "44/100" in narrow
+    monkeypatch.setattr(console, "width", 80)
+    print_runs([replace(status_of(second, BOTH), name="finance-sentiment")])
+    heading, row, *_ = narrow = capsys.readouterr().out.splitlines()
+    assert heading.split()[-2:] == ["saved", "left"] and "tok/s" not in heading and max(map(len, narrow)) <= 80
+    assert row.startswith("finance-sentiment") and "44/100" in row and row.split()[-1] == cells[9]
 
 
 def test_json_has_everything_that_is_known(desk: Desk) -> None:
