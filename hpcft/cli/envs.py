@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,9 @@ def create(
 
     asked = read_env_file(file, "hpcft env create")
     made = envcreate.create(envcreate.plan_creation(asked, _cluster(cluster), prefix))
-    print(f"the env {made.prefix} is whole. Next: `hpcft env check {file}`, and `env: {file}` in a recipe.")
+    name = str(made.prefix if prefix else file)  # a file is looked for among the cluster's envs
+    command = ["hpcft", "env", "check", name, *(["--cluster", cluster] if cluster else [])]
+    print(f"the env {made.prefix} is whole. Next: `{shlex.join(command)}`, and `env: {name}` in a recipe.")
 
 
 @env.command()
@@ -64,7 +67,13 @@ def lock(
 
     found, _ = _chosen(name, cluster)
     folder = out or (found.file.lock if found.file else Path(f"{found.prefix.name}.lock"))
-    for path in write_lock(folder, found.prefix, read_facts(found, ("--freeze",), name or "hpcft env lock")):
+    facts = read_facts(found, ("--freeze",), name or "hpcft env lock")
+    try:
+        written = write_lock(folder, found.prefix, facts, found.file.indices if found.file else ())
+    except OSError as error:
+        what = f"{folder} cannot be written: {(error.strerror or str(error)).lower()}."
+        raise UserError(Fault("--out", what, "Name another folder.")) from None
+    for path in written:
         print(path)
 
 

@@ -133,7 +133,7 @@ def find_env(name: str | None, where: str, folder: Path | None = None) -> Env:
     else:
         candidates = [expand(name).absolute()] if "/" in name else known.get(name, [])
     for prefix in candidates:
-        if marker(prefix).exists():
+        if os.path.exists(marker(prefix)):  # noqa: PTH110 (Path's fails where we may not look)
             what = f"{prefix} is not whole: `hpcft env create` has not come to its end."
             raise UserError(Fault(where, f'env = "{name}": {what}', "Run it again, and it goes on."))
         if os.access(prefix / "bin" / "python", os.X_OK):
@@ -154,24 +154,30 @@ def named_envs(own: Path | None = None) -> dict[str, list[Path]]:
 
     Those in the cluster's `own` folder come first.
     """
-    prefixes: list[Path] = []
     registry = Path.home() / ".conda" / "environments.txt"
-    if registry.is_file():
-        prefixes += [Path(line) for line in registry.read_text().splitlines() if line.strip()]
+    try:
+        lines = registry.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        lines = []
+    prefixes = [Path(line) for line in lines if line.strip()]
     for folder in conda_folders():
         prefixes += _inside(folder)
     executable = os.environ.get("CONDA_EXE")
     found: dict[str, list[Path]] = {"base": [Path(executable).parent.parent]} if executable else {}
     for prefix in [*_inside(own), *prefixes]:
-        if prefix.is_dir() and prefix not in (same := found.setdefault(prefix.name, [])):
+        if not os.path.isdir(prefix):  # noqa: PTH112 (Path's fails where we may not look)
+            continue
+        if prefix not in (same := found.setdefault(prefix.name, [])):
             same.append(prefix)
     return {name: paths for name, paths in found.items() if paths}
 
 
 def _inside(folder: Path | None) -> list[Path]:
-    if folder is None or not folder.is_dir():
+    """What may be envs in this folder; nothing where we may not look."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder else []
+    except OSError:
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def conda_folders() -> list[Path]:

@@ -50,8 +50,8 @@ class Session:
     """As it is run here: on one node."""
     cluster: Cluster
     env: Env
-    code: Path
-    """Folder that hpcft is imported from."""
+    code: Path | None
+    """Folder that hpcft is imported from; the session's own, with nothing else in it, when not given."""
     steps: int | None = None
     """Steps to run in the terminal; a shell when not given."""
     walltime: str | None = None
@@ -66,9 +66,8 @@ def means_recipe(text: str) -> bool:
 
 def of_recipe(plan: Plan, steps: int | None, walltime: str | None) -> Session:
     """A session with the code as it is now."""
-    here = Path(hpcft.__file__).parent.parent
     recipe = on_one_node(plan.recipe, alone=steps is not None)
-    return Session(recipe.name, recipe, plan.cluster, plan.env, here, steps, walltime)
+    return Session(recipe.name, recipe, plan.cluster, plan.env, None, steps, walltime)
 
 
 def of_run(run: RunDir, steps: int | None, walltime: str | None) -> Session:
@@ -118,15 +117,16 @@ def script(session: Session, folder: Path) -> str:
     lines = (
         *session.cluster.setup,
         *session.env.setup(),
-        *code_setup(session.code),
+        *code_setup(session.code or folder / "code"),
         "export " + " ".join(f"{key}={value}" for key, value in variables.items()),
         *(f"export {key}={shlex.quote(value)}" for key, value in hub_variables(session.cluster).items()),
         LEAK,
     )
     if session.steps is None:
         here = f"PS1='[hpcft {session.name} on \\h] \\w\\$ '"
-        # bash has read it whole before its first line runs, so that it is gone even if the terminal closes.
-        lines = (f"rm -rf {shlex.quote(str(folder))} 2> /dev/null", "[ -r ~/.bashrc ] && . ~/.bashrc", *lines, here)
+        lines = ("[ -r ~/.bashrc ] && . ~/.bashrc", *lines, here)
+        if session.code:  # bash has read it whole before its first line runs, and nobody needs the folder any more
+            lines = (f"rm -rf {shlex.quote(str(folder))} 2> /dev/null", *lines)
     else:
         words = [str(session.env.python), "-m", MODULE, str(folder), str(session.steps)]
         lines = (*lines, "exec " + shlex.join([*words, *([str(session.run.path)] if session.run else [])]))
@@ -165,6 +165,9 @@ def start(session: Session, root: Path) -> int:
         (folder / "script.sh").write_text(script(session, folder))
         write_json(folder / "recipe.json", recipe_values(session))
         (folder / "jobs" / "001").mkdir(parents=True)
+        # Not the folder above it: in an env that is all of its packages, before those of the env of the jobs.
+        (folder / "code").mkdir()
+        (folder / "code" / "hpcft").symlink_to(Path(hpcft.__file__).parent)
         with slurm.scrubbed_environment():
             return _call(command(session, folder))
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from hpcft.launch.envfit import OLDEST, SUPERVISOR, VOLTA_TORCH, WORKERS, instal
 from hpcft.launch.envlock import changes, deciding, read_lock, versions
 from hpcft.launch.envrecord import record_check
 from hpcft.launch.slurm_command import on_a_node, run_command
-from hpcft.launch.submission import code_setup, slurm_options
+from hpcft.launch.submission import slurm_options
 from hpcft.recipe import Recipe, Resources
 
 MARK = "HPCFT-PROBE "
@@ -54,9 +55,10 @@ def has_gpus(cluster: Cluster) -> bool:
 
 def probe_command(env: Env, cluster: Cluster) -> list[str]:
     """The command that runs the probe as a job would find the env: through srun on a cluster, else just here."""
-    package = Path(hpcft.__file__).parent
-    probe = shlex.join([str(env.python), str(package / "train" / "probe.py")])
-    lines = (*cluster.setup, *env.setup(), *code_setup(package.parent), f"exec {probe}")
+    probe = shlex.join([str(env.python), str(Path(hpcft.__file__).parent / "train" / "probe.py")])
+    # Nothing of ours is put before the env's own packages: what is tried must be what is there.
+    alone = "unset PYTHONPATH; export PYTHONSAFEPATH=1"
+    lines = (*cluster.setup, *env.setup(), alone, f"exec {probe}")
     command = ["bash", "-c", "\n".join(lines)]
     if cluster.kind == "local":
         return command
@@ -73,7 +75,8 @@ def check(env: Env, cluster: Cluster, where: str) -> list[Row]:
         fix = "Its own words stand above."
         raise UserError(Fault("hpcft env check", f"the probe on {cluster.name} ended with exit code {code}.", fix))
     found: dict[str, Any] = json.loads(answers[-1])
-    record_check(env, facts["torch"], cluster.name, found)
+    with contextlib.suppress(OSError):  # a full home keeps nobody from the table
+        record_check(env, facts["torch"], cluster.name, found)
     return [*env_rows(env, facts), *torch_rows(env, cluster, found), *import_rows(env, found)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ from hpcft.rundir import locked, read_json, write_json
 from hpcft.schema import walltime_seconds
 
 TOOLS = ("conda", "mamba", "micromamba")
+PYTHON = re.compile(r"(?:.*::)?python(?![\w-])")
+"""Begins a dependency on python itself, perhaps after its channel."""
 PIP_WALLTIME = "1:00:00"
 """Of the job in which the pip part is installed: torch and what it brings are gigabytes."""
 
@@ -58,7 +61,9 @@ class Creation:
 
 
 def plan_creation(file: EnvFile, cluster: Cluster, prefix: Path | None) -> Creation:
-    """What will be done. Raises UserError: no conda, nowhere to make it, or another env stands there."""
+    """What will be done. Raises UserError: no python or conda, nowhere to make it, or another env stands there."""
+    if not any(PYTHON.match(item.strip()) for item in file.conda):
+        raise UserError(Fault(str(file.path), "names no python.", "Add `python=3.11` to its dependencies."))
     tool = find_tool()
     folder = cluster.folder("envs")
     cache = folder / ".packages" if folder and prefix is None else None
@@ -71,10 +76,15 @@ def plan_creation(file: EnvFile, cluster: Cluster, prefix: Path | None) -> Creat
             raise UserError(Fault("--prefix", what, "Say where to make it: --prefix /scratch/you/envs/NAME."))
         prefix = folder / file.name
     creation = Creation(file, prefix.absolute(), tool, cluster, cache)
-    record = read_json(creation.record)
-    unfinished = marker(creation.prefix).exists()
+    try:
+        record = read_json(creation.record)
+        foreign = record is None and not marker(creation.prefix).exists()
+        foreign = foreign and creation.prefix.exists() and any(creation.prefix.iterdir())
+    except OSError as error:  # a file, or a folder of somebody else
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(Fault(str(prefix), f"cannot be made: {reason}.", "Say another place: --prefix.")) from None
     again = f"Remove it with `rm -r {shlex.quote(str(creation.prefix))}`, or name another place with --prefix."
-    if creation.prefix.exists() and record is None and not unfinished and any(creation.prefix.iterdir()):
+    if foreign:
         raise UserError(Fault(str(file.path), f"{creation.prefix} is there, and hpcft has not made it.", again))
     if record is not None and record["fingerprint"] != file.fingerprint:
         raise UserError(Fault(str(file.path), f"{creation.prefix} was made from another text of this file.", again))
@@ -111,7 +121,12 @@ def create(creation: Creation) -> Env:
         if not mine:
             raise UserError(Fault(str(prefix), "another `hpcft env create` is at work on it.", "Wait for it."))
         if read_json(creation.record) is None:
-            _conda_part(creation)
+            try:
+                _conda_part(creation)
+            except BaseException:
+                if not prefix.exists():  # what stands there later is not ours, and must not be removed
+                    note.unlink(missing_ok=True)
+                raise
         _pip_part(creation)
         note.unlink()
     return Env(prefix, creation.file)

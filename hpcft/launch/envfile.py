@@ -10,6 +10,9 @@ from pathlib import Path
 from hpcft.errors import Fault, UserError
 from hpcft.schema import NAME, read_yaml
 
+INDEX = frozenset({"-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--trusted-host"})
+"""Options that say where pip finds packages."""
+
 
 @dataclass(frozen=True)
 class EnvFile:
@@ -33,6 +36,11 @@ class EnvFile:
     def fingerprint(self) -> str:
         """Changes with the file."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def indices(self) -> tuple[str, ...]:
+        """Lines of the pip part that say where packages are, and nothing else: a file for `pip -r` may have them."""
+        return tuple(line for line in self.pip if line.startswith("-") and _options(line) <= INDEX)
 
     def pip_arguments(self) -> list[str]:
         """The pip part as `pip install` takes it: a requirement is one word, `--index-url URL` two."""
@@ -94,6 +102,11 @@ def _is_torn(line: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _options(line: str) -> set[str]:
+    """`--index-url` of `--index-url=URL`, and all others of the line."""
+    return {word.partition("=")[0] for word in shlex.split(line) if word.startswith("-")}
 
 
 def _texts(value: object) -> bool:

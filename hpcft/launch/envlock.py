@@ -39,15 +39,18 @@ def versions(prefix: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     return {**found, **facts["packages"], "python": facts["python"]}
 
 
-def write_lock(folder: Path, prefix: Path, facts: Mapping[str, Any]) -> list[Path]:
-    """The files of the lock: conda.txt for `conda create --file`, pip.txt for `pip install --no-deps -r`."""
+def write_lock(folder: Path, prefix: Path, facts: Mapping[str, Any], indices: Iterable[str] = ()) -> list[Path]:
+    """The files of the lock: conda.txt for `conda create --file`, pip.txt for `pip install --no-deps -r`.
+
+    `indices` are the lines that say where pip finds its packages.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     urls, written = explicit(prefix), []
     if urls:
         head = "# conda create --prefix PREFIX --file conda.txt\n@EXPLICIT\n"
         written.append(_write(folder / "conda.txt", head, urls))
     head = f"# python {facts['python']}: pip install --no-deps -r pip.txt\n"
-    written.append(_write(folder / "pip.txt", head, facts["freeze"]))
+    written.append(_write(folder / "pip.txt", head, [*indices, *facts["freeze"]]))
     return written
 
 
@@ -64,7 +67,7 @@ def read_lock(folder: Path) -> dict[str, str]:
             if line.startswith(("https:", "http:", "file:")):
                 name, _, rest = line.rpartition("/")[2].partition("#")[0].rpartition("-")[0].rpartition("-")
                 found[normal(name)] = rest
-            elif "==" in line and not line.startswith("#"):
+            elif "==" in line and not line.startswith(("#", "-")):
                 name, _, rest = line.partition("==")
                 found[normal(name)] = rest
     return found

@@ -28,6 +28,11 @@ from hpcft.launch.slurm_transfer import transfer_command
 from hpcft.recipe import Model, read_recipe
 from hpcft.rundir import RunDir
 
+DOWNLOAD = (
+    "import runpy, sys; sys.path.insert(0, {code!r}); import hpcft; del sys.path[0]; "
+    "runpy.run_module('hpcft.launch.download', run_name='__main__')"
+)
+"""Our hpcft and nothing else from its folder: in an env that is all of its packages, before those of the jobs' env."""
 QUIET_INTERVAL = 5.0
 """Seconds between two plain lines where there is no terminal."""
 
@@ -46,8 +51,9 @@ class Wanted:
     def command(self) -> list[str]:
         """What brings it: in the env of the jobs, whose huggingface_hub will read the cache too."""
         revision, cache = self.model.revision or "main", hub_cache(self.cluster)
-        module = [str(self.env.python), "-u", "-m", "hpcft.launch.download"]
-        return transfer_command(self.cluster, [*module, self.model.path, revision, str(cache)])
+        code = DOWNLOAD.format(code=str(Path(hpcft.__file__).parent.parent))
+        python = [str(self.env.python), "-u", "-c", code]
+        return transfer_command(self.cluster, [*python, self.model.path, revision, str(cache)])
 
 
 def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> Wanted:
@@ -93,6 +99,7 @@ def fetch(want: Wanted) -> None:
             show(model.path, _answers(child, facts))
             code = child.wait()
         except KeyboardInterrupt:
+            child.terminate()  # srun takes one Ctrl-C for a question, and its job goes on
             child.wait()
             print(f"\nstopped; `hpcft fetch` goes on with what is in {cache}", file=sys.stderr)
             raise
@@ -111,9 +118,8 @@ def fetch(want: Wanted) -> None:
 
 
 def _start(want: Wanted, errors: IO[bytes]) -> subprocess.Popen[str]:
-    code = str(Path(hpcft.__file__).parent.parent)
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
-    python = {"PYTHONPATH": code, "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
+    python = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
     variables = {**os.environ, **hub_variables(want.cluster), **quiet, **python}
     command = want.command
     if command[0] == "srun":

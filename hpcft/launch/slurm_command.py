@@ -26,13 +26,20 @@ def run_command(
 ) -> tuple[int, str]:
     """Exit code and, with `read`, what the command printed; its other words go to the terminal as they come.
 
-    Works for srun and for a plain command. Raises UserError if the program is not there.
+    Works for srun and for a plain command, and is over when we are stopped: what pip still did in an env would meet the
+    next creation there. Raises UserError if the program is not there.
     """
     try:
         stdout = subprocess.PIPE if read else None
         with scrubbed_environment():
             more = {**os.environ, **(variables or {})}
-            done = subprocess.run(command, cwd=folder, env=more, stdout=stdout, stdin=subprocess.DEVNULL, text=True)
+            child = subprocess.Popen(command, cwd=folder, env=more, stdout=stdout, stdin=subprocess.DEVNULL, text=True)
     except FileNotFoundError:
         raise UserError(Fault(command[0], "is not on PATH.", "Run this on a login node of the cluster.")) from None
-    return done.returncode, done.stdout or ""
+    try:
+        said = child.communicate()[0]
+    except BaseException:
+        child.terminate()  # a kill would end srun, and not its job
+        child.wait()
+        raise
+    return child.returncode, said or ""

@@ -121,9 +121,11 @@ def test_what_is_there_is_neither_made_again_nor_overwritten(node: Node) -> None
 
 
 def test_a_creation_that_fails_says_so_and_is_no_env(node: Node) -> None:
-    (node.folder / "bad.yml").write_text("name: bad\nchannels: [nodefaults]\ndependencies: [no-such-package]\n")
+    (node.folder / "bad.yml").write_text(
+        "name: bad\nchannels: [nodefaults]\ndependencies: [python=3.11, no-such-package]\n"
+    )
     said = node.hpcft("create", "bad.yml", code=2)
-    assert "==> conda's 1 packages, with conda\n" in said
+    assert "==> conda's 2 packages, with conda\n" in said
     assert said.splitlines()[-1] == (
         "hpcft: conda: failed with exit code 1, and envs/bad is not whole; its own words stand above. "
         "Run the same line again: it goes on where it was."

@@ -88,3 +88,15 @@ def test_the_setup_of_a_virtual_env_says_that_it_is_one(desk: Desk) -> None:
         f"export PATH={prefix}/bin:$PATH",
         f"export VIRTUAL_ENV={prefix}",
     )
+
+
+def test_a_list_of_envs_with_lines_that_cannot_be_looked_at_still_finds_the_others(desk: Desk) -> None:
+    listed, endless = (
+        make_env(desk, "a/listed"),
+        f"/{'x' * 300}/env",
+    )  # an OSError of stat, as a folder of somebody else
+    desk.write("home/.conda/environments.txt", f"{endless}\n/caf".encode() + b"\xe9/env\n" + f"{listed}\n".encode())
+    assert named_envs() == {"listed": [listed]}
+    desk.write("file", "")
+    assert named_envs(desk.folder / "file") == {"listed": [listed]}
+    assert "has no bin/python that can be run" in desk.faults("--set", f"env={endless}")[0]

@@ -6,6 +6,9 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
+import hpcft
 from hpcft.launch import debug
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
@@ -63,3 +66,23 @@ def test_what_a_killed_session_left_is_cleared_and_what_another_uses_is_not(tmp_
     debug._clear_left_behind(tmp_path)
     lock.drop()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".debug-new", ".debug-used", "run"]
+
+
+def test_a_recipes_session_gets_hpcft_and_no_package_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = tmp_path / "ours"  # as pip installs hpcft: beside all other packages
+    (ours / "numpy").mkdir(parents=True)
+    (ours / "hpcft").symlink_to(Path(hpcft.__file__).parent)
+    monkeypatch.setattr(hpcft, "__file__", str(ours / "hpcft/__init__.py"))
+    python = tmp_path / "env/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nls "$PYTHONPATH" "$PYTHONPATH/hpcft/__init__.py" > {tmp_path}/seen\nexit 7\n')
+    python.chmod(0o755)
+    cluster = Cluster(name="local", kind="local", runs=str(tmp_path / "runs"))
+    here = Session("demo", on_one_node(RECIPE, alone=True), cluster, Env(tmp_path / "env"), None, 1)
+    assert debug.start(here, tmp_path / "runs") == 7
+    first, _, *folder = (tmp_path / "seen").read_text().splitlines()
+    assert first.endswith("/code/hpcft/__init__.py") and folder[1:] == ["hpcft"]
+    assert list((tmp_path / "runs").iterdir()) == [] and (ours / "hpcft/__init__.py").exists()
+    assert "export PYTHONPATH=FOLDER/code PYTHONSAFEPATH=1\n" in debug.describe(here)
+    shell = debug.script(Session("demo", RECIPE, cluster, Env(tmp_path / "env"), None), Path("/f"))
+    assert "rm -rf" not in shell, "the shell needs its code"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import hpcft
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
-from hpcft.launch.envcheck import Row, env_rows, import_rows, probe_command, torch_rows
+from hpcft.launch.envcheck import MARK, Row, env_rows, import_rows, probe_command, torch_rows
 from hpcft.launch.envfile import read_env_file
+from tests.standins import make_venv, put
 
 ENV = Env(Path("/e"))
 PIP = "Run `/e/bin/python -m pip install"
@@ -115,3 +122,19 @@ def test_the_probe_runs_as_a_job_would_with_the_options_of_a_short_one() -> None
     assert "export PATH=/e/bin:$PATH" in lines
     here = probe_command(ENV, cluster.model_copy(update={"kind": "local"}))
     assert here[:2] == ["bash", "-c"]
+
+
+def test_the_probe_tries_the_packages_of_the_env_and_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, bare = tmp_path / "ours", make_venv(tmp_path / "bare", more=False)
+    for name in ("pandas", "peft"):  # as pip installs hpcft: beside all other packages
+        (ours / name).mkdir(parents=True)
+        (ours / name / "__init__.py").write_text("__version__ = 'ours'\n")
+    (ours / "hpcft").symlink_to(Path(hpcft.__file__).parent)
+    monkeypatch.setattr(hpcft, "__file__", str(ours / "hpcft/__init__.py"))
+    put(bare, "peft", "0.1")
+    command = probe_command(Env(bare), Cluster(name="local", kind="local", runs="/r"))
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ours)})
+    imports = json.loads(done.stdout.partition(MARK)[2])["imports"]
+    assert (imports["pandas"]["fault"], imports["peft"]["version"]) == ("missing", "0.1")

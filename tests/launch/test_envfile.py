@@ -10,6 +10,7 @@ from hpcft.errors import UserError
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.envcreate import pip_command
 from hpcft.launch.envfile import read_env_file
+from hpcft.launch.envlock import read_lock, write_lock
 from tests.desk import Desk
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +79,16 @@ def test_pip_runs_in_a_gpu_job_where_the_cluster_says_so() -> None:
     ]
     debug = there.model_copy(update={"debug_options": {"partition": "debug"}})
     assert pip_command(debug, ["pip"]) == pip_command(there, ["pip"]), "its partition has no hour for anyone"
+
+
+def test_the_lock_keeps_where_pip_finds_packages_and_no_other_option(desk: Desk) -> None:
+    more = "      - --find-links=/wheels --trusted-host y\n      - --no-deps\n      - --index-url /z --no-cache-dir\n"
+    file = read_env_file(desk.write("envs/ft.yml", FILE + more), "x")
+    facts = {"python": "3.11.7", "freeze": ["torch==2.13.0+cpu"]}
+    write_lock(file.lock, desk.folder / "none", facts, file.indices)
+    assert (file.lock / "pip.txt").read_text().splitlines()[1:] == [
+        '--extra-index-url "https://x/y z"',
+        "--find-links=/wheels --trusted-host y",
+        "torch==2.13.0+cpu",
+    ]
+    assert read_lock(file.lock) == {"torch": "2.13.0+cpu"}

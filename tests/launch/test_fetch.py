@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
+import hpcft
+from hpcft.errors import UserError
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
-from hpcft.launch.fetch import Wanted
+from hpcft.launch.fetch import Wanted, fetch
 from hpcft.launch.hub import hub_cache, hub_variables, lacks, snapshot
 from hpcft.recipe import Model
 from tests.desk import Desk
 from tests.hub import Hub, serving
+from tests.standins import make_venv
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
 MODEL = ("--set", "model.path=owner/tiny")
@@ -147,6 +150,22 @@ def test_a_site_that_wants_downloads_on_other_nodes_gets_them_there(tmp_path: Pa
         "srun", "--account=project", "--job-name=hpcft-fetch", "--nodes=1", "--ntasks=1", "--partition=prepost",
         "--time=2:00:00",
     ]  # fmt: skip
-    assert command[-4:] == ["hpcft.launch.download", "owner/tiny", "v2", "/scratch/hf/hub"]
+    assert command[8:10] == ["-u", "-c"] and command[11:] == ["owner/tiny", "v2", "/scratch/hf/hub"]
     here = Wanted("", Model(path="owner/tiny"), cluster(cache="/scratch/hf"), Env(tmp_path)).command
     assert here[0] == str(tmp_path / "bin/python")
+
+
+def test_the_env_of_the_jobs_gets_no_package_of_the_env_that_fetches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "ours"  # as pip installs hpcft: beside all other packages
+    (ours / "huggingface_hub").mkdir(parents=True)
+    (ours / "huggingface_hub/__init__.py").write_text("raise SystemExit('the one of the wrong env')\n")
+    (ours / "hpcft").symlink_to(Path(hpcft.__file__).parent)
+    monkeypatch.setattr(hpcft, "__file__", str(ours / "hpcft/__init__.py"))
+    monkeypatch.setenv("PYTHONPATH", str(ours))
+    bare = make_venv(tmp_path / "bare", more=False)
+    with pytest.raises(UserError) as error:
+        fetch(Wanted("x", Model(path="owner/tiny"), cluster(cache=str(tmp_path / "hf")), Env(bare)))
+    fault = f"owner/tiny cannot be fetched: the env {bare} has no huggingface_hub. Install transformers there."
+    assert [str(fault) for fault in error.value.faults] == [f"x: {fault}"]
