@@ -145,6 +145,36 @@ def test_limits_that_slurm_does_not_know_are_differences_too(desk: Desk) -> None
     ]
 
 
+def test_where_the_site_chooses_the_partition_only_what_no_node_at_all_has_is_refused(desk: Desk) -> None:
+    desk.program(
+        "sinfo", "echo 'cpu|infinite|OFF|3|24|250000|(null)|(null)'; echo 'g|2:00:00|OFF|1|24|9000000|gpu:V100:2|x'"
+    )
+    desk.change("partition: GPU\n", "", "site.yaml")
+    desk.accepts("--set", "resources.memory=900G")
+    assert desk.faults("--set", "resources.memory=9000G", "--set", "resources.nodes=8") == [
+        "--set resources.nodes: resources.nodes = 8: the cluster has 4. Ask for 4 at most.",
+        "--set resources.memory: each node would have to give 9000G of memory, and has 8789G. Ask for less.",
+    ]
+
+
+def test_a_file_without_a_partition_is_held_against_the_accounts_alone(desk: Desk) -> None:
+    none = {"partition: GPU\n": "account: lade\n", "gpus_per_node: 2": "gpus_per_node: 4", "18:00:00": "19:00:00"}
+    assert said(desk, none) == [
+        '10: max_walltime = "2:00:00": your association or qos allows 144:00:00. Write "144:00:00".'
+    ]
+
+
+def test_a_features_name_may_have_signs_in_it(desk: Desk) -> None:
+    node = replace(V100, features=frozenset({"GPU_MEM:32GB", "ib+eth"}))
+    facts = replace(FACTS, partitions={"GPU": replace(FACTS.partitions["GPU"], nodes=(node,))})
+    assert said(desk, {"gpu: V100": "gpu: V100\nconstraint: '[GPU_MEM:32GB*2&ib+eth]'"}, facts) == []
+    desk.change("32GB*2", "16GB*2", "site.yaml")
+    file = read_cluster_file(Choice("./site.yaml", "here"))
+    assert [fault.what for fault in differences(file, facts)] == [
+        'constraint = "[GPU_MEM:16GB*2&ib+eth]": no node there has the feature GPU_MEM:16GB.'
+    ]
+
+
 @pytest.mark.parametrize("partition", [None, "EPYC"])
 def test_a_draft_differs_in_nothing_from_what_it_was_made_of(desk: Desk, partition: str | None) -> None:
     desk.patch.setenv("SCRATCH", "/scratch/ada")
