@@ -229,6 +229,9 @@ def test_without_a_name_and_a_file_for_this_machine_the_command_asks_for_one(des
 def test_a_draft_never_writes_over_a_file(desk: Desk) -> None:
     desk.program("sinfo", "echo 'GPU*|18:00:00|OFF|3|24|250000|gpu:V100:2|v100'")
     assert desk.run("cluster", "init", "-o", "new.yaml").out.startswith("new.yaml: look it over")
+    mine = "home/.config/hpcft/clusters/ours.yaml"  # where nobody has made a folder yet
+    assert desk.run("cluster", "init", "-o", mine).out.startswith(f"{mine}: look it over")
+    assert "partition: GPU" in desk.run("cluster", "show", "ours").out
     again = desk.run("cluster", "init", "-o", "new.yaml")
     assert (again.code, again.err) == (2, "hpcft: -o: new.yaml cannot be written: file exists. Name a new file.\n")
     wrong = desk.run("cluster", "init", "--partition", "GPUU")
