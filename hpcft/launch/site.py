@@ -10,7 +10,7 @@ from hpcft.launch.cluster import MEMORY_RULES, Cluster, ClusterFile
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts
 from hpcft.launch.submission import slurm_options
 from hpcft.recipe import RecipeFile
-from hpcft.schema import walltime_seconds
+from hpcft.schema import clock, walltime_seconds
 
 GPU_KIND = re.compile(r"(?:gpu:)?(?:([^:,=]+):)?\{gpus\}")
 FEATURE = re.compile(r"[A-Za-z0-9][\w.:@+-]*", re.ASCII)
@@ -116,24 +116,18 @@ def most_gpus(nodes: Sequence[Nodes], kind: str) -> int:
 
 
 def limits(cluster: Cluster, facts: SiteFacts, partition: str | None) -> Limits:
-    """What binds this user's jobs there: the tightest of association and qos."""
+    """What binds this user's jobs there: each limit is the qos's, or the association's where the qos sets none."""
     mine = _associations(cluster, facts, partition)
     allowed = [name for each in mine for name in each.qos]
     default = next((each.default_qos for each in mine if each.default_qos), allowed[0] if len(allowed) == 1 else None)
     chosen = cluster.qos if cluster.qos in allowed else default
     found = [each.limits for each in mine]
     if facts.qos and chosen in facts.qos:
-        found.append(facts.qos[chosen])
-    return Limits(
-        min((each.walltime for each in found if each.walltime is not None), default=None),
-        min((each.submit for each in found if each.submit is not None), default=None),
+        found.insert(0, facts.qos[chosen])
+    return Limits(  # Slurm takes the first that is set, and looks at the qos before the association
+        next((each.walltime for each in found if each.walltime is not None), None),
+        next((each.submit for each in found if each.submit is not None), None),
     )
-
-
-def clock(seconds: int) -> str:
-    """A walltime as a cluster file has it: 7200 is `2:00:00`."""
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _partition_faults(
@@ -245,11 +239,11 @@ def _walltime_difference(where: str, key: str, text: str | None, longest: int | 
 
 
 def _associations(cluster: Cluster, facts: SiteFacts, partition: str | None) -> list[Association]:
-    """Those that a job of this cluster would fall under."""
+    """Those that a job of this cluster would fall under, the partition's own first."""
     known = facts.associations or ()
     account = cluster.account or facts.default_account
     mine = [each for each in known if account in (None, each.account)]
-    return [each for each in mine if each.partition in ("", partition)]
+    return sorted((each for each in mine if each.partition in ("", partition)), key=lambda each: not each.partition)
 
 
 def _memory(options: dict[str, str], gpus: int, cores: int) -> float:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from hpcft.launch.cluster import Choice, read_cluster_file
+from hpcft.launch.cluster import Choice, Cluster, read_cluster_file
 from hpcft.launch.draft import draft
-from hpcft.launch.site import differences, gpu_kind, unknown
+from hpcft.launch.site import differences, gpu_kind, limits, unknown
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts, read_partitions, read_site
 from tests.desk import Desk
 
@@ -133,6 +133,14 @@ def test_the_limits_are_those_of_the_account_the_partition_and_the_qos(desk: Des
     assert said(desk, {"gpu: V100": "gpu: V100\naccount: lade\nqos: normal"}) == [
         '12: max_walltime = "2:00:00": your association or qos allows 144:00:00. Write "144:00:00".'
     ]
+
+
+def test_the_limit_of_the_qos_counts_before_the_associations_be_it_longer_or_shorter(desk: Desk) -> None:
+    for hours in (24, 1):
+        qos = {"long": Limits(hours * 3600, None)}
+        assert limits(Cluster(name="x", kind="slurm", runs="/r", qos="long"), replace(FACTS, qos=qos), "GPU") == (
+            Limits(hours * 3600, 20)  # the number of jobs is the association's, since this qos sets none
+        )
 
 
 def test_limits_that_slurm_does_not_know_are_differences_too(desk: Desk) -> None:
