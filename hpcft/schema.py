@@ -42,6 +42,12 @@ def walltime_seconds(text: str) -> int:
     return total
 
 
+def clock(seconds: int) -> str:
+    """A walltime as a file has it: 7200 is `2:00:00`."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 def _walltime(text: str) -> str:
     try:
         walltime_seconds(text)

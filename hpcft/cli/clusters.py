@@ -72,6 +72,7 @@ def init(
         print(text, end="")
         return
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

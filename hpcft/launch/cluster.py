@@ -138,11 +138,14 @@ class Cluster(Section):
     transfer_options: dict[Option, OptionValue] = Field(default_factory=dict)
     """What `hpcft fetch` asks for where login nodes must not download, `partition: prepost`."""
 
-    def walltime_limits(self, partition: str | None = None) -> dict[str, str]:
+    def walltime_limits(self, partition: str | None = None, qos: str | None = None) -> dict[str, str]:
         """What limits one job, and to how long: `{"your association": "2:00:00"}`; the shortest first.
 
-        Of a partition other than the file's own its limit is not known.
+        Of a partition other than the file's own its limit is not known, and nothing is of another qos: its own limit
+        counts before the association's, and it may pass the partition's.
         """
+        if qos not in (None, self.qos):
+            return {}
         limits = {"your association": self.max_walltime}
         if partition in (None, self.partition):
             limits[f"the partition {self.partition}" if self.partition else "the partition"] = self.partition_walltime

@@ -76,9 +76,13 @@ def _gpu_faults(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
 
 def _walltime_faults(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     where, asked = file.where("resources.walltime"), file.recipe.resources.walltime
-    limits = cluster.walltime_limits(file.recipe.resources.partition)
+    partition, qos = file.recipe.resources.partition, file.recipe.resources.qos
+    limits = cluster.walltime_limits(partition, qos)
     if asked is None and not limits:
-        what = f"resources.walltime is missing, and {cluster.name} has no max_walltime."
+        lacks = f"{cluster.name} has no max_walltime"
+        if cluster.walltime_limits(partition):
+            lacks = f"what the qos {qos} allows on {cluster.name} is not known"
+        what = f"resources.walltime is missing, and {lacks}."
         yield Fault(where, what, 'Write "2:00:00".')
     for who, longest in limits.items():
         if asked and walltime_seconds(asked) > walltime_seconds(longest):

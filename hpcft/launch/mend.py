@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.slurm_account import memory
 from hpcft.recipe import Recipe
-from hpcft.schema import walltime_seconds
+from hpcft.schema import clock, walltime_seconds
 
 GIB = 1 << 30
 
@@ -70,15 +70,16 @@ def _memory(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
 
 def _walltime(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
     del evidence
-    now, most = recipe.resources.walltime or cluster.max_walltime, cluster.max_walltime
+    limits = cluster.walltime_limits(recipe.resources.partition, recipe.resources.qos)
+    most = next(iter(limits.values()), None)
+    now = recipe.resources.walltime or most
     if now is None:
         return "A longer walltime: `hpcft resume RUN --set resources.walltime=H:MM:SS`.", ""
     seconds = 2 * walltime_seconds(now)
     seconds = min(seconds, walltime_seconds(most)) if most else seconds
     if seconds <= walltime_seconds(now):
         return f"The walltime is {now}, the longest here: a step and a save must take less.", ""
-    text = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    return f"A longer walltime than {now}:", f"resources.walltime={text}"
+    return f"A longer walltime than {now}:", f"resources.walltime={clock(seconds)}"
 
 
 def _rate(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:

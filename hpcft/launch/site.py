@@ -10,16 +10,18 @@ from hpcft.launch.cluster import MEMORY_RULES, Cluster, ClusterFile
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts
 from hpcft.launch.submission import slurm_options
 from hpcft.recipe import RecipeFile
-from hpcft.schema import walltime_seconds
+from hpcft.schema import clock, walltime_seconds
 
 GPU_KIND = re.compile(r"(?:gpu:)?(?:([^:,=]+):)?\{gpus\}")
-FEATURE = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+FEATURE = re.compile(r"[A-Za-z0-9][\w.:@+-]*", re.ASCII)
 MEBIBYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 PREEMPTION = {"OFF": None, "REQUEUE": "requeue", "CANCEL": "cancel"}
 
 
 def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partition]) -> Iterator[Fault]:
     """Every reason why no node of the partition can ever run this recipe's jobs.
+
+    Where no partition is named, a site's own rules may choose any: then it is what no node at all can run.
 
     Slurm itself says it too late: it looks at a job that is submitted held only when it is released, and then lets it
     wait for ever.
@@ -43,7 +45,8 @@ def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partit
             yield Fault(file.where("resources.gpus"), what, f"Ask for {most} at most.")
     total = sum(kind.number for kind in nodes)
     if resources.nodes > total:
-        what = f"resources.nodes = {resources.nodes}: the partition has {total}."
+        there = "the partition" if resources.partition or cluster.partition else "the cluster"
+        what = f"resources.nodes = {resources.nodes}: {there} has {total}."
         yield Fault(file.where("resources.nodes"), what, f"Ask for {total} at most.")
     yield from _size_faults(file, site, nodes)
     place = file.where("resources.constraint") if resources.constraint else site.where("constraint")
@@ -70,7 +73,9 @@ def differences(site: ClusterFile, facts: SiteFacts) -> Iterator[Fault]:
     """Everything that a cluster file says otherwise than Slurm, each with its mend."""
     cluster, where = site.cluster, site.where
     assert facts.partitions is not None  # whoever asks has seen to it
-    chosen = _partition_faults(where("partition"), "partition", cluster.partition, facts.partitions)
+    # Without a name there is none to hold against Slurm's: a site's own rules may choose by what the job asks for.
+    named = cluster.partition is not None
+    chosen = _partition_faults(where("partition"), "partition", cluster.partition, facts.partitions) if named else []
     known = [part for part in chosen if isinstance(part, Partition)]
     yield from (part for part in chosen if isinstance(part, Fault))
     for part in known:
@@ -82,8 +87,9 @@ def differences(site: ClusterFile, facts: SiteFacts) -> Iterator[Fault]:
             what = f"preemption = {cluster.preemption}: Slurm says {part.preemption} of {part.name}."
             yield Fault(where("preemption"), what, f"Write {there}." if there else "Remove it.")
     yield from _account_differences(site, facts)
-    if known and (not cluster.account or any(each.account == cluster.account for each in facts.associations or ())):
-        yield from _limit_differences(site, limits(cluster, facts, known[0].name), facts)
+    billed = not cluster.account or any(each.account == cluster.account for each in facts.associations or ())
+    if billed and (known or not named):
+        yield from _limit_differences(site, limits(cluster, facts, known[0].name if known else None), facts)
 
 
 def unknown(facts: SiteFacts) -> list[str]:
@@ -110,36 +116,26 @@ def most_gpus(nodes: Sequence[Nodes], kind: str) -> int:
 
 
 def limits(cluster: Cluster, facts: SiteFacts, partition: str | None) -> Limits:
-    """What binds this user's jobs there: the tightest of association and qos."""
+    """What binds this user's jobs there: each limit is the qos's, or the association's where the qos sets none."""
     mine = _associations(cluster, facts, partition)
     allowed = [name for each in mine for name in each.qos]
     default = next((each.default_qos for each in mine if each.default_qos), allowed[0] if len(allowed) == 1 else None)
     chosen = cluster.qos if cluster.qos in allowed else default
     found = [each.limits for each in mine]
     if facts.qos and chosen in facts.qos:
-        found.append(facts.qos[chosen])
-    return Limits(
-        min((each.walltime for each in found if each.walltime is not None), default=None),
-        min((each.submit for each in found if each.submit is not None), default=None),
+        found.insert(0, facts.qos[chosen])
+    return Limits(  # Slurm takes the first that is set, and looks at the qos before the association
+        next((each.walltime for each in found if each.walltime is not None), None),
+        next((each.submit for each in found if each.submit is not None), None),
     )
-
-
-def clock(seconds: int) -> str:
-    """A walltime as a cluster file has it: 7200 is `2:00:00`."""
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _partition_faults(
     where: str, key: str, names: str | None, partitions: dict[str, Partition]
 ) -> list[Fault | Partition]:
-    """The partitions of this name or these, or the default one; a fault in the place of each that there is not."""
+    """The partitions of this name or these, all where none is named; a fault in the place of each that there is not."""
     if names is None:
-        default = next((each for each in partitions.values() if each.default), None)
-        known = ", ".join(sorted(partitions))
-        return [
-            default or Fault(where, "no partition is named, and Slurm has no default one.", f"Known here: {known}.")
-        ]
+        return list(partitions.values())
     return [
         partitions.get(name)
         or Fault(where, f'{key} = "{name}": Slurm has no such partition.', did_you_mean(name, list(partitions)))
@@ -152,7 +148,7 @@ def _gpu_kind_faults(site: ClusterFile, nodes: Sequence[Nodes]) -> Iterator[Faul
     wanted, request = gpu_kind(site.cluster), site.cluster.gpu_request
     where = site.where("gpu_request" if request else "partition")
     if not kinds:
-        yield Fault(where, "the nodes of this partition have no GPU.", "Name another partition.")
+        yield Fault(where, "no node there has a GPU.", "Name another partition.")
     elif wanted and wanted not in kinds:
         yield Fault(
             where, f'gpu_request = "{request}": its nodes have no GPU of this type.', did_you_mean(wanted, kinds)
@@ -243,11 +239,11 @@ def _walltime_difference(where: str, key: str, text: str | None, longest: int | 
 
 
 def _associations(cluster: Cluster, facts: SiteFacts, partition: str | None) -> list[Association]:
-    """Those that a job of this cluster would fall under."""
+    """Those that a job of this cluster would fall under, the partition's own first."""
     known = facts.associations or ()
     account = cluster.account or facts.default_account
     mine = [each for each in known if account in (None, each.account)]
-    return [each for each in mine if each.partition in ("", partition)]
+    return sorted((each for each in mine if each.partition in ("", partition)), key=lambda each: not each.partition)
 
 
 def _memory(options: dict[str, str], gpus: int, cores: int) -> float:

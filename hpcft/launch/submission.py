@@ -58,7 +58,7 @@ class Submission:
 def job_walltime(recipe: Recipe, cluster: Cluster) -> int:
     """Seconds of one job: the recipe's, else the longest that cluster and association allow; whole minutes where
     Slurm counts them."""
-    limits = cluster.walltime_limits(recipe.resources.partition)
+    limits = cluster.walltime_limits(recipe.resources.partition, recipe.resources.qos)
     text = recipe.resources.walltime or next(iter(limits.values()), None)
     if text is None:
         raise ValueError("no walltime")

@@ -163,3 +163,17 @@ def test_the_limit_of_a_job_is_the_shorter_one_and_that_of_another_partition_is_
     assert both.walltime_limits() == {"the partition GPU": "18:00:00", "your association": "1-00:00:00"}
     assert list(both.walltime_limits()) == ["the partition GPU", "your association"]
     assert both.walltime_limits("H100") == {"your association": "1-00:00:00"}
+
+
+def test_a_qos_of_the_recipes_own_is_not_held_to_the_limits_of_the_files(desk: Desk) -> None:
+    desk.change("max_walltime: 2:00:00", "qos: short\nmax_walltime: 2:00:00\npartition_walltime: 24:00:00", "site.yaml")
+    long = ("--set", "resources.walltime=48:00:00")
+    assert desk.faults(*long, "--set", "resources.qos=short") == [
+        '--set resources.walltime: resources.walltime = "48:00:00": your association on site allows 2:00:00. '
+        "The chain goes on past it by itself: write a walltime within it."
+    ]
+    desk.accepts(*long, "--set", "resources.qos=long")
+    assert desk.faults("--set", "resources.qos=long") == [
+        "demo.yaml:11: resources.walltime is missing, and what the qos long allows on site is not known. "
+        'Write "2:00:00".'
+    ]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from hpcft.launch.cluster import Choice, read_cluster_file
+from hpcft.launch.cluster import Choice, Cluster, read_cluster_file
 from hpcft.launch.draft import draft
-from hpcft.launch.site import differences, gpu_kind, unknown
+from hpcft.launch.site import differences, gpu_kind, limits, unknown
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts, read_partitions, read_site
 from tests.desk import Desk
 
@@ -135,6 +135,14 @@ def test_the_limits_are_those_of_the_account_the_partition_and_the_qos(desk: Des
     ]
 
 
+def test_the_limit_of_the_qos_counts_before_the_associations_be_it_longer_or_shorter(desk: Desk) -> None:
+    for hours in (24, 1):
+        qos = {"long": Limits(hours * 3600, None)}
+        assert limits(Cluster(name="x", kind="slurm", runs="/r", qos="long"), replace(FACTS, qos=qos), "GPU") == (
+            Limits(hours * 3600, 20)  # the number of jobs is the association's, since this qos sets none
+        )
+
+
 def test_limits_that_slurm_does_not_know_are_differences_too(desk: Desk) -> None:
     free = replace(FACTS, associations=(Association("lab", "", ("normal",), "", Limits(None, None)),), qos={})
     free = replace(free, default_account="lab", partitions={"GPU": Partition("GPU", True, None, "OFF", (V100,))})
@@ -142,6 +150,36 @@ def test_limits_that_slurm_does_not_know_are_differences_too(desk: Desk) -> None
         '12: partition_walltime = "18:00:00": the partition GPU has no limit. Remove it.',
         '10: max_walltime = "2:00:00": your association or qos has no limit. Remove it.',
         "11: max_submit = 12: Slurm says no limit of yours. Remove it.",
+    ]
+
+
+def test_where_the_site_chooses_the_partition_only_what_no_node_at_all_has_is_refused(desk: Desk) -> None:
+    desk.program(
+        "sinfo", "echo 'cpu|infinite|OFF|3|24|250000|(null)|(null)'; echo 'g|2:00:00|OFF|1|24|9000000|gpu:V100:2|x'"
+    )
+    desk.change("partition: GPU\n", "", "site.yaml")
+    desk.accepts("--set", "resources.memory=900G")
+    assert desk.faults("--set", "resources.memory=9000G", "--set", "resources.nodes=8") == [
+        "--set resources.nodes: resources.nodes = 8: the cluster has 4. Ask for 4 at most.",
+        "--set resources.memory: each node would have to give 9000G of memory, and has 8789G. Ask for less.",
+    ]
+
+
+def test_a_file_without_a_partition_is_held_against_the_accounts_alone(desk: Desk) -> None:
+    none = {"partition: GPU\n": "account: lade\n", "gpus_per_node: 2": "gpus_per_node: 4", "18:00:00": "19:00:00"}
+    assert said(desk, none) == [
+        '10: max_walltime = "2:00:00": your association or qos allows 144:00:00. Write "144:00:00".'
+    ]
+
+
+def test_a_features_name_may_have_signs_in_it(desk: Desk) -> None:
+    node = replace(V100, features=frozenset({"GPU_MEM:32GB", "ib+eth"}))
+    facts = replace(FACTS, partitions={"GPU": replace(FACTS.partitions["GPU"], nodes=(node,))})
+    assert said(desk, {"gpu: V100": "gpu: V100\nconstraint: '[GPU_MEM:32GB*2&ib+eth]'"}, facts) == []
+    desk.change("32GB*2", "16GB*2", "site.yaml")
+    file = read_cluster_file(Choice("./site.yaml", "here"))
+    assert [fault.what for fault in differences(file, facts)] == [
+        'constraint = "[GPU_MEM:16GB*2&ib+eth]": no node there has the feature GPU_MEM:16GB.'
     ]
 
 
@@ -199,6 +237,9 @@ def test_without_a_name_and_a_file_for_this_machine_the_command_asks_for_one(des
 def test_a_draft_never_writes_over_a_file(desk: Desk) -> None:
     desk.program("sinfo", "echo 'GPU*|18:00:00|OFF|3|24|250000|gpu:V100:2|v100'")
     assert desk.run("cluster", "init", "-o", "new.yaml").out.startswith("new.yaml: look it over")
+    mine = "home/.config/hpcft/clusters/ours.yaml"  # where nobody has made a folder yet
+    assert desk.run("cluster", "init", "-o", mine).out.startswith(f"{mine}: look it over")
+    assert "partition: GPU" in desk.run("cluster", "show", "ours").out
     again = desk.run("cluster", "init", "-o", "new.yaml")
     assert (again.code, again.err) == (2, "hpcft: -o: new.yaml cannot be written: file exists. Name a new file.\n")
     wrong = desk.run("cluster", "init", "--partition", "GPUU")

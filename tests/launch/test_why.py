@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hpcft.launch.changes import standing
+from hpcft.launch.cluster import Cluster
 from hpcft.launch.mend import Evidence, mend
 from hpcft.launch.slurm_account import memory
 from hpcft.recipe import Recipe
@@ -194,6 +195,27 @@ def test_each_mend_has_the_runs_own_numbers_and_is_a_change_that_a_resume_takes(
     commands = [line.split("--set ")[1] for line in lines if line.startswith("  hpcft resume demo --set ")]
     assert commands == ([change] if change else [])
     assert standing(run, commands)[2] == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "site", "change"),
+    [
+        ({}, {"max_walltime": None}, None),
+        ({}, {"max_walltime": "30:00:00"}, None),
+        ({"walltime": "20:00:00"}, {"max_walltime": "30:00:00"}, "resources.walltime=24:00:00"),
+        ({"walltime": "24:00:00", "qos": "long"}, {"max_walltime": "30:00:00"}, "resources.walltime=48:00:00"),
+        ({"walltime": "24:00:00", "partition": "B"}, {"max_walltime": "30:00:00"}, "resources.walltime=30:00:00"),
+    ],
+)
+def test_a_longer_walltime_stays_within_the_limit_that_the_next_submission_is_held_to(
+    run: RunDir, resources: dict[str, Any], site: dict[str, Any], change: str | None
+) -> None:
+    there = run.recipe.resources.model_copy(update={"walltime": None, **resources})
+    cluster = Cluster(name="x", kind="slurm", runs="/r", partition="A", partition_walltime="24:00:00", **site)
+    evidence = Evidence("the walltime is too short")
+    lines = mend("demo", run.recipe.model_copy(update={"resources": there}), cluster, evidence, goes_on=False)
+    said = "The walltime is 24:00:00, the longest here: a step and a save must take less."
+    assert lines[-1] == (f"  hpcft resume demo --set {change}" if change else said)
 
 
 def test_memory_as_slurm_writes_it() -> None:
