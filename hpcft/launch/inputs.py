@@ -85,6 +85,18 @@ def _model_faults(file: RecipeFile) -> Iterator[Fault]:
         yield Fault(where, f"{path} is no folder.", fix)
     elif not os.access(path / "config.json", os.R_OK):
         yield Fault(where, f"{path} is no model folder: it has no config.json.", fix)
+    elif "data" not in file.doubtful and (places := _positions(path)) and file.recipe.data.max_length > places:
+        what = f"data.max_length = {file.recipe.data.max_length}: the model has {places} positions (n_positions)."
+        yield Fault(file.where("data.max_length"), what, f"Write {places} at most.")
+
+
+def _positions(model: Path) -> int | None:
+    """Tokens that a model with learnt positions, as GPT-2, can take; None for others."""
+    try:
+        places = json.loads((model / "config.json").read_bytes()).get("n_positions")
+    except (OSError, ValueError, AttributeError):
+        return None  # the job will say what is wrong with it
+    return places if isinstance(places, int) else None
 
 
 def _notify_faults(file: RecipeFile) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from hpcft.errors import Fault, did_you_mean
 from hpcft.launch.cluster import MEMORY_RULES, Cluster, ClusterFile
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts
-from hpcft.launch.submission import slurm_options
+from hpcft.launch.submission import job_walltime, slurm_options
 from hpcft.recipe import RecipeFile
 from hpcft.schema import clock, walltime_seconds
 
@@ -36,6 +36,8 @@ def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partit
     nodes = [kind for part in chosen if isinstance(part, Partition) for kind in part.nodes]
     if faults or not nodes:
         return
+    if len(chosen) == 1 and isinstance(chosen[0], Partition):
+        yield from _too_long(file, cluster, chosen[0])
     if resources.gpus:
         wrong = list(_gpu_kind_faults(site, nodes))
         yield from wrong
@@ -51,6 +53,16 @@ def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partit
     yield from _size_faults(file, site, nodes)
     place = file.where("resources.constraint") if resources.constraint else site.where("constraint")
     yield from _feature_faults(place, resources.constraint or cluster.constraint, nodes)
+
+
+def _too_long(file: RecipeFile, cluster: Cluster, partition: Partition) -> Iterator[Fault]:
+    """That a job is longer than its partition allows; a qos may allow more (Slurm's flag PartitionTimeLimit)."""
+    if partition.walltime is None or file.recipe.resources.qos or cluster.qos:
+        return
+    if job_walltime(file.recipe, cluster) > partition.walltime:
+        what = f"a job of {clock(job_walltime(file.recipe, cluster))} is longer than the partition {partition.name}"
+        most = clock(partition.walltime)
+        yield Fault(file.where("resources.walltime"), f"{what} allows, {most}.", f'Write "{most}" at most.')
 
 
 def _size_faults(file: RecipeFile, site: ClusterFile, nodes: Sequence[Nodes]) -> Iterator[Fault]:

@@ -303,3 +303,11 @@ def test_the_first_jobs_are_the_whole_chain_where_jobs_cannot_queue_the_next(des
         2,
     ]
     assert first_jobs(few, plan.cluster) == 2
+
+
+def test_rows_longer_than_a_model_with_learnt_positions_can_take_are_refused(desk: Desk) -> None:
+    desk.write("model/config.json", '{"n_positions": 256}')
+    assert desk.faults("--set", "data.max_length=257") == [
+        "--set data.max_length: data.max_length = 257: the model has 256 positions (n_positions). Write 256 at most."
+    ]
+    desk.accepts("--set", "data.max_length=256")

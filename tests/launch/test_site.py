@@ -244,3 +244,15 @@ def test_a_draft_never_writes_over_a_file(desk: Desk) -> None:
     assert (again.code, again.err) == (2, "hpcft: -o: new.yaml cannot be written: file exists. Name a new file.\n")
     wrong = desk.run("cluster", "init", "--partition", "GPUU")
     assert wrong.err == 'hpcft: --partition: Slurm has no partition "GPUU". Did you mean "GPU"?\n'
+
+
+def test_a_recipes_own_partition_has_its_own_longest_job(desk: Desk) -> None:
+    desk.program(
+        "sinfo", "echo 'GPU*|18:00:00|OFF|3|24|250000|gpu:V100:2|x'; echo 'dev|30:00|OFF|1|24|250000|gpu:V100:2|x'"
+    )
+    change = ("--set", "resources.partition=dev", "--set", "resources.walltime=1:00:00")
+    assert desk.faults(*change) == [
+        "--set resources.walltime: a job of 1:00:00 is longer than the partition dev allows, 0:30:00."
+        ' Write "0:30:00" at most.'
+    ]
+    desk.accepts(*change, "--set", "resources.qos=long")
