@@ -183,6 +183,13 @@ def _scalar(convert: Callable[[str], object]) -> Callable[[yaml.SafeLoader, yaml
     return construct
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = str(loader.construct_scalar(node))
+    if "\0" in text:  # as "\0" writes it; no path, argument or variable can hold it
+        raise yaml.constructor.ConstructorError(None, None, "the character U+0000 is not allowed", node.start_mark)
+    return text
+
+
 def _float(text: str) -> float:
     return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
 
@@ -194,6 +201,7 @@ def _bool(text: str) -> bool:
 Loader.add_constructor("tag:yaml.org,2002:float", _scalar(_float))
 Loader.add_constructor("tag:yaml.org,2002:int", _scalar(lambda text: int(text.replace("_", ""))))
 Loader.add_constructor("tag:yaml.org,2002:bool", _scalar(_bool))
+Loader.add_constructor("tag:yaml.org,2002:str", _text)
 for name in ("timestamp", "binary", "set", "omap", "pairs"):
     del Loader.yaml_constructors[f"tag:yaml.org,2002:{name}"]  # no value of a recipe is one
 
