@@ -42,6 +42,18 @@ def walltime_seconds(text: str) -> int:
     return total
 
 
+def memory_bytes(text: str, bare: str = "M") -> int | None:
+    """Bytes of an amount as Slurm writes it, `60G`, `1.5G`, `4Gn`, in powers of 1024; None for what is no amount.
+
+    Without a letter it is in `bare`: sbatch reads M, sacct prints bytes, `""`.
+
+    >>> memory_bytes("60G")
+    64424509440
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)n?", text)
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or bare or " ")) if match else None
+
+
 def clock(seconds: int) -> str:
     """A walltime as a file has it: 7200 is `2:00:00`."""
     minutes, rest = divmod(seconds, 60)
