@@ -280,7 +280,9 @@ def apply_override(values: dict[str, Any], text: str) -> list[Fault]:
         parsed = yaml.load(value, Loader=Loader)
         json.dumps(parsed, default=str)
     except yaml.YAMLError as error:
-        return [Fault(f"--set {key}", f"{value!r} is no YAML value: {explain_syntax(value, error)[1]}.", "Quote it.")]
+        # What has been read and has a wrong content is quoted already, or has a tag.
+        fix = "" if isinstance(error, yaml.constructor.ConstructorError) else "Quote it."
+        return [Fault(f"--set {key}", f"{value!r} is no YAML value: {explain_syntax(value, error)[1]}.", fix)]
     except ValueError:
         return [Fault(f"--set {key}", f"{value!r} holds an alias of what it stands in.", "Remove that *alias.")]
     *sections, last = key.split(".")

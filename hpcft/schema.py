@@ -42,6 +42,18 @@ def walltime_seconds(text: str) -> int:
     return total
 
 
+def memory_bytes(text: str, bare: str = "M") -> int | None:
+    """Bytes of an amount as Slurm writes it, `60G`, `1.5G`, `4Gn`, in powers of 1024; None for what is no amount.
+
+    Without a letter it is in `bare`: sbatch reads M, sacct prints bytes, `""`.
+
+    >>> memory_bytes("60G")
+    64424509440
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)n?", text)
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or bare or " ")) if match else None
+
+
 def clock(seconds: int) -> str:
     """A walltime as a file has it: 7200 is `2:00:00`."""
     minutes, rest = divmod(seconds, 60)
@@ -183,6 +195,13 @@ def _scalar(convert: Callable[[str], object]) -> Callable[[yaml.SafeLoader, yaml
     return construct
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = str(loader.construct_scalar(node))
+    if "\0" in text:  # as "\0" writes it; no path, argument or variable can hold it
+        raise yaml.constructor.ConstructorError(None, None, "the character U+0000 is not allowed", node.start_mark)
+    return text
+
+
 def _float(text: str) -> float:
     return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
 
@@ -194,6 +213,7 @@ def _bool(text: str) -> bool:
 Loader.add_constructor("tag:yaml.org,2002:float", _scalar(_float))
 Loader.add_constructor("tag:yaml.org,2002:int", _scalar(lambda text: int(text.replace("_", ""))))
 Loader.add_constructor("tag:yaml.org,2002:bool", _scalar(_bool))
+Loader.add_constructor("tag:yaml.org,2002:str", _text)
 for name in ("timestamp", "binary", "set", "omap", "pairs"):
     del Loader.yaml_constructors[f"tag:yaml.org,2002:{name}"]  # no value of a recipe is one
 

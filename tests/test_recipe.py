@@ -186,6 +186,7 @@ def test_a_wrong_key_or_value_is_named_with_its_line_and_its_remedy(
         ("name: a: b\n", "demo.yaml:1: no valid YAML: mapping values are not allowed here."),
         ("name: a\n---\nname: b\n", "demo.yaml:2: no valid YAML: expected a single document in the stream, "
          "but found another document."),
+        ('name: demo\nenv: "a/\\0b"\n', "demo.yaml:2: no valid YAML: the character U+0000 is not allowed."),
         ("name: demo\ntask: a\ab\n", "demo.yaml:2: no valid YAML: the character U+0007 is not allowed."),
         ("name: x\ntrain: {steps: !!int x}\n", 'demo.yaml:2: no valid YAML: "x" does not fit its tag.'),
         ("name: &a [*a]\n", "demo.yaml:1: holds an alias of what it stands in. Remove that *alias."),
@@ -267,6 +268,7 @@ def test_the_value_of_set_may_hold_equals_signs_and_colons(desk: Desk) -> None:
         ("train={steps: five}", '--set train: train.steps = "five" is no whole number.'),
         ("train.steps=[", "--set train.steps: '[' is no YAML value: expected the node content, "
          "but found '<stream end>'. Quote it."),
+        ('cluster="a/\\0b"', "--set cluster: '\"a/\\\\0b\"' is no YAML value: the character U+0000 is not allowed."),
         ("name.first=a", '--set name.first: "name" is no section of the recipe. Write section.key=value.'),
         ("name=&a [*a]", "--set name: '&a [*a]' holds an alias of what it stands in. Remove that *alias."),
         ("data.train=~nosuchuser/t.jsonl", "--set data.train: ~nosuchuser/t.jsonl cannot be read: "

@@ -42,6 +42,7 @@ MEMORY_RULES = ("memory_per_gpu", "memory_per_cpu", "memory_per_node")
 OWN_OPTIONS = {
     **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node"), "The recipe says `resources.nodes`."),
     "time": "The recipe says `resources.walltime`.",
+    "exclude": "Write `exclude: [...]`.",
     "requeue": "Write `preemption: requeue`.",
     **dict.fromkeys(
         ("array", "comment", "dependency", "error", "hold", "job-name", "open-mode", "output", "signal", "wrap"),
@@ -301,6 +302,10 @@ def _contradictions(cluster: Cluster, where: Callable[[str], str]) -> Iterator[F
     for key in cluster.options:
         if fix := OWN_OPTIONS.get(key):
             yield Fault(where(f"options.{key}"), f"options.{key} is set by hpcft itself.", fix)
+    for section in ("debug_options", "transfer_options"):
+        for key in getattr(cluster, section):
+            if key in OWN_OPTIONS and key not in ("time", "exclude"):  # these two are theirs to choose
+                yield Fault(where(f"{section}.{key}"), f"{section}.{key} is set by hpcft itself.", "Remove it.")
     if cluster.kind == "local":
         return
     if cluster.gpus_per_node and cluster.cpus_per_node and cluster.cpus_per_gpu:

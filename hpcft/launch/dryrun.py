@@ -10,7 +10,7 @@ from hpcft.launch import slurm
 from hpcft.launch.forecast import Forecast, forecast
 from hpcft.launch.hub import is_hub_id
 from hpcft.launch.plan import Plan
-from hpcft.launch.room import card_bytes, disk, gibibytes, gigabytes, memory_bytes, millions
+from hpcft.launch.room import card_bytes, disk, gibibytes, gigabytes, millions
 from hpcft.launch.slurm_start import Start, estimated_start
 from hpcft.launch.submission import Submission
 from hpcft.launch.words import count, duration
@@ -118,8 +118,7 @@ def _disk(plan: Plan) -> str:
         return f"unknown: no safetensors file here tells the model's size{note}"
     need = disk(plan.recipe, plan.cluster, plan.root, plan.parameters)
     text = f"{gigabytes(need.needed)} for {need.checkpoints} checkpoints and the model; {gigabytes(need.free)} are free"
-    site = plan.cluster
-    quota = f", the quota of {site.name} is {gigabytes(memory_bytes(site.quota))}" if site.quota else ""
+    quota = f", the quota of {plan.cluster.name} is {gigabytes(need.quota)}" if need.quota is not None else ""
     return f"{text}{quota}{note}"
 
 

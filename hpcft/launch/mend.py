@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpcft.launch.cluster import Cluster
-from hpcft.launch.slurm_account import memory
 from hpcft.recipe import Recipe
-from hpcft.schema import clock, walltime_seconds
+from hpcft.schema import clock, memory_bytes, walltime_seconds
 
 GIB = 1 << 30
 
@@ -59,11 +58,9 @@ def _micro_batch(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
 
 def _memory(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
     del cluster
-    asked = memory(recipe.resources.memory or "") if recipe.resources.memory else evidence.asked_memory
+    asked = memory_bytes(recipe.resources.memory) if recipe.resources.memory else evidence.asked_memory
     if not asked:
         return "More host memory, more than the job had: `hpcft resume RUN --set resources.memory=NG`.", ""
-    if recipe.resources.memory and recipe.resources.memory[-1].isdigit():
-        asked *= 1 << 20  # Slurm counts in megabytes where no unit is written
     more = math.ceil(1.5 * asked / GIB)
     return f"More host memory than the {asked / GIB:.0f} GiB that it had asked for:", f"resources.memory={more}G"
 

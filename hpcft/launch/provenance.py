@@ -56,7 +56,8 @@ def git_state(path: Path) -> dict[str, Any]:
     sha = _git(path, "rev-parse", "HEAD")
     if sha is None:
         return {"git_sha": None, "git_diff": None, "git_untracked": None}
-    diff = _git(path, "diff", "HEAD")
+    # Without the user's own programs, which may start a viewer, or print what no patch can read.
+    diff = _git(path, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     if diff is not None and len(diff) > LONGEST_DIFF:
         diff = f"{diff[:LONGEST_DIFF]}\n[{len(diff) - LONGEST_DIFF} more characters were not kept]\n"
     names = _git(path, "ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/")

@@ -10,6 +10,7 @@ from pathlib import Path
 from hpcft.errors import Fault
 from hpcft.launch.cluster import Cluster
 from hpcft.recipe import Recipe, RecipeFile
+from hpcft.schema import memory_bytes
 
 CHECKPOINT_BYTES = 12
 """Of each parameter in a checkpoint: its weight and AdamW's two moments, in fp32."""
@@ -17,16 +18,7 @@ MODEL_BYTES = 4
 """Of each parameter in the final model."""
 STATE_BYTES = {"fp32": 16, "fp16": 18, "bf16": 18}
 """Of each parameter on a card: weight, gradient and two moments in fp32, and the copy that mixed precision makes."""
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def memory_bytes(text: str) -> int:
-    """Bytes of an amount as Slurm writes it, in powers of 1024; without a letter it is in M.
-
-    >>> memory_bytes("60G")
-    64424509440
-    """
-    return int(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else int(text) * UNITS["M"]
+GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ def room_faults(file: RecipeFile, cluster: Cluster, root: Path, parameters: int)
     elif need.quota is not None and need.needed > need.quota:
         yield Fault(where, f"{parts}, and the quota of {cluster.name} is {gigabytes(need.quota)}.", fix)
     least = card_bytes(recipe, parameters)
-    if recipe.resources.gpus and cluster.gpu_memory and least > cluster.gpu_memory * UNITS["G"]:
+    if recipe.resources.gpus and cluster.gpu_memory and least > cluster.gpu_memory * GIB:
         what = (
             f"{millions(parameters)} parameters take {gibibytes(least)} with their gradients and AdamW's moments, "
             f"and a {cluster.gpu or 'card'} of {cluster.name} has {cluster.gpu_memory:g}."
@@ -98,7 +90,7 @@ def gigabytes(number: float) -> str:
 
 def gibibytes(number: float) -> str:
     """`26.1 GiB`, as cards are measured."""
-    return f"{number / UNITS['G']:.1f} GiB"
+    return f"{number / GIB:.1f} GiB"
 
 
 def millions(number: int) -> str:

@@ -10,11 +10,11 @@ from hpcft.launch.cluster import MEMORY_RULES, Cluster, ClusterFile
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts
 from hpcft.launch.submission import job_walltime, slurm_options
 from hpcft.recipe import RecipeFile
-from hpcft.schema import clock, walltime_seconds
+from hpcft.schema import clock, memory_bytes, walltime_seconds
 
 GPU_KIND = re.compile(r"(?:gpu:)?(?:([^:,=]+):)?\{gpus\}")
 FEATURE = re.compile(r"[A-Za-z0-9][\w.:@+-]*", re.ASCII)
-MEBIBYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+MIB = 1 << 20
 PREEMPTION = {"OFF": None, "REQUEUE": "requeue", "CANCEL": "cancel"}
 
 
@@ -201,7 +201,7 @@ def _node_differences(site: ClusterFile, partition: Partition) -> Iterator[Fault
     most_memory = max(node.memory for node in nodes)
     for key, number in (("memory_per_gpu", most), ("memory_per_cpu", most_cores), ("memory_per_node", 1)):
         text = getattr(cluster, key)
-        if text and _mebibytes(text) * number > most_memory:
+        if text and (memory_bytes(text) or 0) * number > most_memory * MIB:
             what = f'{key} = "{text}": a node has {_gigabytes(most_memory)} in all.'
             yield Fault(where(key), what, f'Write "{int(most_memory / number)}M" at most.')
 
@@ -261,12 +261,8 @@ def _associations(cluster: Cluster, facts: SiteFacts, partition: str | None) -> 
 def _memory(options: dict[str, str], gpus: int, cores: int) -> float:
     """MiB that a job asks of each node."""
     rules = (("mem", 1), ("mem-per-gpu", gpus), ("mem-per-cpu", cores))
-    return max((_mebibytes(options[key]) * number for key, number in rules if key in options), default=0)
-
-
-def _mebibytes(text: str) -> float:
-    """MiB in Slurm's way of writing memory, whose unit is M where none is written."""
-    return float(text.rstrip("KMGT")) * MEBIBYTES[text[-1] if text[-1] in MEBIBYTES else "M"]
+    # What stands in `options` may be written in a way that only sbatch knows, which is left to it.
+    return max(((memory_bytes(options[key]) or 0) * number / MIB for key, number in rules if key in options), default=0)
 
 
 def _gigabytes(mebibytes: float) -> str:

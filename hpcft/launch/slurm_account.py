@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from hpcft.errors import UserError
 from hpcft.launch.slurm import call
+from hpcft.schema import memory_bytes
 
 FIELDS = "JobIDRaw,State,ExitCode,NodeList,ReqMem,MaxRSS,Timelimit,Elapsed"
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def account(slurm_id: str) -> Account | None:
     if not whole:
         return None
     _, state, exit_code, node, asked, _, limit, elapsed = whole[-1]
-    used = [size for row in rows if (size := memory(row[5])) is not None]
+    used = [size for row in rows if (size := memory_bytes(row[5], "")) is not None]
     word = (state.split() or ["UNKNOWN"])[0].rstrip("+")
     by = re.search(r"by (\d+)", state)
     name = user_name(by[1]) if by else None
-    return Account(word, name, exit_code, node, memory(asked), max(used, default=None), limit, elapsed)
+    return Account(word, name, exit_code, node, memory_bytes(asked, ""), max(used, default=None), limit, elapsed)
 
 
 def user_name(number: str) -> str:
@@ -56,13 +56,3 @@ def user_name(number: str) -> str:
         return pwd.getpwuid(int(number)).pw_name
     except KeyError:
         return f"user {number}"
-
-
-def memory(text: str) -> int | None:
-    """Bytes in `24000M`, `1.5G`, `3256K` or `4Gn`; None for nothing, and for what is meant for each cpu.
-
-    >>> memory("2G")
-    2147483648
-    """
-    match = re.fullmatch(r"([\d.]+)([KMGT]?)n?", text)
-    return int(float(match[1]) * UNITS.get(match[2], 1)) if match else None

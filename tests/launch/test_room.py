@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcft.launch.room import memory_bytes
 from hpcft.launch.weights import count_parameters
 from tests.desk import Desk
 
@@ -55,12 +54,6 @@ def test_what_is_no_safetensors_file_tells_nothing(tmp_path: Path) -> None:
     for broken in (b"", b"\0" * 8, b"\xff" * 16, b"\2\0\0\0\0\0\0\0[]"):
         (tmp_path / "model.safetensors").write_bytes(broken)
         assert count_parameters(tmp_path) is None, broken
-
-
-def test_amounts_of_memory_are_slurms() -> None:
-    assert [memory_bytes(text) for text in ("1K", "3M", "60G", "2T", "5")] == [
-        1024, 3 << 20, 60 << 30, 2 << 40, 5 << 20,
-    ]  # fmt: skip
 
 
 def test_checkpoints_that_have_no_room_on_the_disk_are_refused_with_the_mend(desk: Desk) -> None:

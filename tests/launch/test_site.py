@@ -165,6 +165,12 @@ def test_where_the_site_chooses_the_partition_only_what_no_node_at_all_has_is_re
     ]
 
 
+def test_memory_written_in_a_way_that_only_sbatch_knows_is_left_to_it(desk: Desk) -> None:
+    desk.program("sinfo", "echo 'GPU*|18:00:00|OFF|3|24|250000|gpu:V100:2|v100'")
+    desk.change("memory_per_gpu: 60G\n", "options: {mem: 900GB}\n", "site.yaml")
+    assert "#SBATCH --mem=900GB\n" in desk.accepts()
+
+
 def test_a_file_without_a_partition_is_held_against_the_accounts_alone(desk: Desk) -> None:
     none = {"partition: GPU\n": "account: lade\n", "gpus_per_node: 2": "gpus_per_node: 4", "18:00:00": "19:00:00"}
     assert said(desk, none) == [

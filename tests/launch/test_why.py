@@ -10,7 +10,6 @@ import pytest
 from hpcft.launch.changes import standing
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.mend import Evidence, mend
-from hpcft.launch.slurm_account import memory
 from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir, write_json
 from tests.desk import Desk
@@ -216,9 +215,3 @@ def test_a_longer_walltime_stays_within_the_limit_that_the_next_submission_is_he
     lines = mend("demo", run.recipe.model_copy(update={"resources": there}), cluster, evidence, goes_on=False)
     said = "The walltime is 24:00:00, the longest here: a step and a save must take less."
     assert lines[-1] == (f"  hpcft resume demo --set {change}" if change else said)
-
-
-def test_memory_as_slurm_writes_it() -> None:
-    assert [memory(text) for text in ("24000M", "1.5G", "3256K", "4Gn", "512", "", "4000Mc")] == [
-        24000 << 20, 3 << 29, 3256 << 10, 4 << 30, 512, None, None,
-    ]  # fmt: skip
