@@ -42,6 +42,9 @@ app = typer.Typer(
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or a prefix that fits only it.")]
 RunNames = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or prefixes; all runs if none.")]
+Changes = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change from here on, as resources.walltime=1:00:00.")
+]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override, as train.seed=1.")]
 ClusterName = Annotated[str | None, typer.Option("--cluster", metavar="NAME", help="Cluster, or a path to its file.")]
 Runs = Annotated[Path | None, typer.Option("--runs", metavar="DIR", help="Folder of all runs, else HPCFT_RUNS.")]

@@ -78,9 +78,12 @@ def lock(
 
 
 def _cluster(name: str | None) -> Cluster:
-    from hpcft.launch.cluster import Choice, read_cluster
+    """The cluster that is named, else the one that this machine is a login node of, else the recipe's default."""
+    from hpcft.launch.cluster import Choice, files_here, read_cluster
     from hpcft.recipe import Recipe
 
+    if name is None and len(here := files_here()) == 1:
+        return here[0].cluster
     return read_cluster(Choice(name or Recipe.model_fields["cluster"].default, "--cluster"))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpcft.cli.app import ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one
+from hpcft.cli.app import Changes, ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one
 from hpcft.cli.looking import draw
 from hpcft.errors import Fault, UserError
 
@@ -72,7 +72,7 @@ def wait_for(run: RunDir) -> None:
 @app.command()
 def resume(
     name: RunName,
-    overrides: Overrides = [],  # noqa: B006 - typer reads the default
+    overrides: Changes = [],  # noqa: B006
     runs: Runs = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")] = False,
 ) -> None:
