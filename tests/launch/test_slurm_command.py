@@ -36,6 +36,7 @@ def interrupted(once: Path) -> Iterator[None]:
         until = time.monotonic() + 20
         while not once.exists() and time.monotonic() < until:
             time.sleep(0.02)
+        time.sleep(0.5)  # by then it is waited for, on a busy machine too
         signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
