@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
+
+os.environ.pop("COLUMNS", None)  # xdist's processes have it; what we print into pipes would be cut there
 
 
 @pytest.hookimpl(optionalhook=True)  # it is xdist's
