@@ -45,6 +45,13 @@ class Model(Section):
     """A folder, relative to the recipe's own, or a hub id such as `openai-community/gpt2-xl`."""
     revision: str | None = None
     """Commit or tag of a hub id, so that every job of the chain loads the same files."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """`random` takes the model's shape alone, and begins from weights that `train.seed` draws."""
+    freeze: Literal["none", "body"] | Count = "none"
+    """What is not trained: `body` leaves the head alone to learn; a number freezes the embeddings and that many of the
+    lowest layers."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Frozen weights in 4 or 8 bits, for `lora` (QLoRA)."""
 
 
 class Data(Section):
@@ -69,6 +76,20 @@ class Data(Section):
     """Processes that stack batches, beside each training process."""
 
 
+class Lora(Section):
+    """Train low-rank adapters beside frozen weights (LoRA, arXiv 2106.09685), through peft."""
+
+    rank: Count = 8
+    """Columns of an adapter."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """An adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On an adapter's input."""
+    targets: tuple[str, ...] | None = None
+    """Names of the modules that get an adapter, by their last part (`q_proj`); when not given, the attention's query,
+    key and value, which GPT-2 holds in one and which are taken apart for it."""
+
+
 class Train(Section):
     """How to learn. A step is one update of the optimizer."""
 
@@ -78,8 +99,15 @@ class Train(Section):
     """Passes over the training rows, in place of `steps`."""
     batch_size: Count = 8
     """Rows of one step, over all processes and micro-batches: the same whatever the number of GPUs."""
-    micro_batch_size: Count = 1
-    """Rows of one forward pass on one process; accumulation makes up the rest of the batch."""
+    batch_tokens: Count | None = None
+    """Tokens of one step, in place of `batch_size`: as many rows as hold about so many."""
+    micro_batch_size: Count | Literal["auto"] = 1
+    """Rows of one forward pass on one process; accumulation makes up the rest of the batch. `auto` finds the most that
+    the card's memory takes when the run begins."""
+    grouping: Literal["plain", "bucketed", "packed"] = "bucketed"
+    """Which rows meet in a batch. `plain`: in random order, padded to the longest; `bucketed`: rows of like length, so
+    that hardly anything is padded; `packed`: as plain, with the rows of a micro-batch one behind the other in a
+    line, none of which sees another."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """Of AdamW, at its peak."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -94,14 +122,32 @@ class Train(Section):
     """Largest norm of the whole gradient."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """fp16 and bf16 are automatic mixed precision over fp32 weights."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is no number leads to: `stop` names its rows and keeps the last checkpoint; `skip`
+    leaves the weights as they were before that step, and goes on."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: a third more time for a fraction of their memory."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """`adamw-8bit` holds its moments in 8 bits (bitsandbytes): 2 bytes a parameter in place of 8."""
+    sharding: Literal["none", "zero2", "full"] = "none"
+    """What the processes share among them: `zero2` gradients and moments, `full` the weights too (FSDP)."""
+    offload: bool = False
+    """Keep what is sharded in the host's memory."""
+    deterministic: bool = True
+    """Choose only algorithms that give the same bits each time; without it a resumed run is sample-exact."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the order of rows and of all randomness."""
     log_every: Count = 1
     """Steps between two points of the training curve; a point is the token mean since the last one."""
-    save_every: Count = 500
-    """Steps between two checkpoints, beside the one at the end of each job."""
+    save_every: Count | Literal["auto"] = "auto"
+    """Steps between two checkpoints, beside the one at the end of each job; `auto` weighs what a save costs against
+    what a kill would lose."""
     keep_checkpoints: Count = 2
     """Newest ones that stay; an older one goes when a newer is whole on disk."""
+    keep_bytes: Memory | None = None
+    """Disk for all checkpoints together, "60G": the oldest go until they fit, the newest always stays."""
+    keep_best: bool = False
+    """Keep the weights of the lowest validation loss too, as a model in best/."""
 
 
 class Evaluate(Section):
@@ -169,6 +215,7 @@ class Recipe(Section):
     when not given."""
     model: Model
     data: Data
+    lora: Lora | None = None
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
@@ -183,16 +230,6 @@ class Recipe(Section):
     def local_processes(self) -> int:
         """Training processes of one node."""
         return self.resources.gpus or self.resources.processes or 1
-
-    @property
-    def micro_batches(self) -> int:
-        """Micro-batches of one step over all processes."""
-        return self.train.batch_size // self.train.micro_batch_size
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches of one step on one process."""
-        return self.micro_batches // self.processes
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from hpcft.errors import Fault, UserError, did_you_mean
 
@@ -275,10 +276,61 @@ def _walk(node: yaml.Node | None, prefix: str, path: Path, lines: dict[str, int]
 
 def explain(error: ValidationError, where: Callable[[str], str], schema: type[BaseModel]) -> list[Fault]:
     """pydantic's complaints as faults; `where` gives the place of a dotted key. An unknown key gets the nearest."""
-    return [_explain(detail, where, schema) for detail in error.errors()]
+    faults: dict[str, Fault] = {}
+    for detail in error.errors():
+        location, branch = _split(detail["loc"], schema)
+        fault = _explain({**detail, "loc": location}, where, schema)
+        if branch:  # of several kinds of value that would do, each complains
+            key = ".".join(map(str, location))
+            fault = Fault(where(key), f"{_given(key, detail['input'])} is not known.", _menu(location, schema))
+        faults.setdefault(f"{location} {fault.what}", fault)
+    return list(faults.values())
 
 
-def _explain(detail: ErrorDetails, where: Callable[[str], str], schema: type[BaseModel]) -> Fault:
+def _split(location: Sequence[int | str], schema: type[BaseModel]) -> tuple[tuple[int | str, ...], bool]:
+    """A place less what pydantic adds for the kinds of a union, and whether it did."""
+    inner: type[BaseModel] | None = schema
+    for index, part in enumerate(location):
+        if inner is None or part not in inner.model_fields:
+            return tuple(location), False
+        kind = inner.model_fields[part].annotation if isinstance(part, str) else None
+        inner = section_of(kind)
+        if inner is None and len(_kinds(kind)) > 1:
+            return tuple(location[: index + 1]), len(location) > index + 1
+    return tuple(location), False
+
+
+def _kinds(kind: object) -> list[object]:
+    """What a union is made of, `None` apart; a single kind stands alone."""
+    return [part for part in get_args(kind) if part is not NoneType] if get_origin(kind) in (Union, UnionType) else []
+
+
+def _menu(location: Sequence[int | str], schema: type[BaseModel]) -> str:
+    """What may stand here, of a key that takes several kinds of value."""
+    *around, last = map(str, location)
+    for part in around:
+        schema = section_of(schema.model_fields[part].annotation) or schema
+    words = []
+    for kind in _kinds(schema.model_fields[last].annotation):
+        literal = get_origin(kind) is Literal
+        words += [f'"{word}"' for word in get_args(kind)] if literal else ["a whole number from 1 on"]
+    return f"Write {' or '.join(words)}."
+
+
+def section_of(kind: object) -> type[BaseModel] | None:
+    """The schema of a section, which a recipe may be allowed to leave out; None for a plain value."""
+    for part in _kinds(kind) or [kind]:
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+def _given(key: str, value: object) -> str:
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    return f"{key} = {shown if len(shown) <= SHOWN else shown[: SHOWN - 1] + '…'}"
+
+
+def _explain(detail: Mapping[str, Any], where: Callable[[str], str], schema: type[BaseModel]) -> Fault:
     # pydantic adds "[key]" where it is the key of a mapping that is wrong, and not its value.
     location, context = [str(part) for part in detail["loc"] if part != "[key]"], detail.get("ctx", {})
     key, kind = ".".join(location), str(context.get("kind", detail["type"]))
@@ -287,8 +339,7 @@ def _explain(detail: ErrorDetails, where: Callable[[str], str], schema: type[Bas
     if kind == "missing":
         section = f' to the section "{".".join(location[:-1])}"' if location[1:] else ""
         return Fault(where(key), f'"{key}" is missing.', f"Add `{location[-1]}: ...`{section}.")
-    shown = json.dumps(detail["input"], default=str, ensure_ascii=False)
-    given = f"{key} = {shown if len(shown) <= SHOWN else shown[: SHOWN - 1] + '…'}"
+    given = _given(key, detail["input"])
     if kind == "literal_error":
         menu = re.findall(r"'([^']*)'", str(context["expected"]))
         return Fault(where(key), f"{given} is not known.", did_you_mean(str(detail["input"]), menu))
@@ -312,8 +363,4 @@ def _nearest(location: Sequence[str], schema: type[BaseModel]) -> str:
 
 def sections(schema: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
     """Every key of a schema, with its own schema where it is a section."""
-    found: dict[str, type[BaseModel] | None] = {}
-    for name, field_info in schema.model_fields.items():
-        kind = field_info.annotation
-        found[name] = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-    return found
+    return {name: section_of(field_info.annotation) for name, field_info in schema.model_fields.items()}

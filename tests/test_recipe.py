@@ -102,7 +102,7 @@ def test_a_section_whose_lines_are_all_comments_has_its_defaults(desk: Desk) -> 
         (
             "  path: model",
             "  path: model\n  zzz: 1",
-            'demo.yaml:6: unknown key "model.zzz". Known here: path, revision.',
+            'demo.yaml:6: unknown key "model.zzz". Known here: freeze, path, quantize, revision, weights.',
         ),
         ("name: demo\n", "", 'demo.yaml:1: "name" is missing. Add `name: ...`.'),
         (
@@ -162,6 +162,11 @@ def test_a_section_whose_lines_are_all_comments_has_its_defaults(desk: Desk) -> 
             "resources:",
             "evaluate:\n  choices:\n    - glad\n    - 7\nresources:",
             "demo.yaml:14: evaluate.choices.1 = 7 is no text. Put it in quotes.",
+        ),
+        (
+            "  steps: 10",
+            "  steps: 10\n  save_every: often",
+            'demo.yaml:11: train.save_every = "often" is not known. Write a whole number from 1 on or "auto".',
         ),
         (
             "  steps: 10",
@@ -260,8 +265,8 @@ def test_the_value_of_set_may_hold_equals_signs_and_colons(desk: Desk) -> None:
     ("text", "message"),
     [
         ("train.stesp=5", '--set train.stesp: unknown key "train.stesp". Did you mean "steps"?'),
-        ("optimizer.lr=5", '--set optimizer.lr: unknown key "optimizer". Known here: cluster, data, env, evaluate, '
-         "model, name, notify, resources, task, train."),
+        ("sampling.top=5", '--set sampling.top: unknown key "sampling". Known here: cluster, data, env, evaluate, '
+         "lora, model, name, notify, resources, task, train."),
         ("train.steps", "--set train.steps: names no value. Write section.key=value."),
         ("=5", "--set =5: names no key. Write section.key=value."),
         ("train.steps=five", '--set train.steps: train.steps = "five" is no whole number.'),

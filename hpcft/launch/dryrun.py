@@ -69,8 +69,10 @@ def outlook(plan: Plan) -> str:
 def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     recipe, resources = plan.recipe, plan.recipe.resources
     steps = count(recipe.train.steps, "step") if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
-    micro = f"micro_batch_size {recipe.train.micro_batch_size}"
-    share = f"{micro} x {count(recipe.processes, 'process')} x {count(recipe.accumulation, 'micro-batch')}"
+    micro, processes = recipe.train.micro_batch_size, count(recipe.processes, "process")
+    share = f"micro_batch_size {micro} x {processes}"
+    if micro != "auto":
+        share += f" x {count(recipe.train.batch_size // (micro * recipe.processes), 'micro-batch')}"
     chain = f"{count(plan.queued, 'job')} at first, {resources.jobs} at most"
     if plan.cluster.jobs_may_submit:
         chain += "; each queues the next"

@@ -65,7 +65,7 @@ def forecast(plan: Plan) -> Forecast | None:
     work = (
         steps * measured.step
         + evaluations(recipe, 0, steps, steps) * measured.evaluation
-        + steps // recipe.train.save_every * measured.save
+        + (0 if recipe.train.save_every == "auto" else steps // recipe.train.save_every) * measured.save
     )
     lost = measured.start + measured.save
     jobs = jobs_needed(work, plan.walltime, lost + cluster.stop_margin)

@@ -49,7 +49,7 @@ def _train_faults(file: RecipeFile) -> Iterator[Fault]:
     if recipe.resources.processes and recipe.resources.gpus:
         what = f"resources.processes = {recipe.resources.processes} goes with `gpus: 0`; each GPU has one process."
         yield Fault(file.where("resources.processes"), what, "Remove it, or write `gpus: 0`.")
-    unit = train.micro_batch_size * recipe.processes
+    unit = (1 if train.micro_batch_size == "auto" else train.micro_batch_size) * recipe.processes
     if train.batch_size % unit:
         what = f"train.batch_size = {train.batch_size} is no multiple of micro_batch_size x processes = {unit}."
         yield Fault(file.where("train.batch_size"), what, f"Write {max(1, train.batch_size // unit) * unit}.")

@@ -46,9 +46,10 @@ Made = tuple[str, str]
 def _micro_batch(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
     del cluster, evidence
     train, processes = recipe.train, recipe.processes
-    for size in range(train.micro_batch_size // 2, 0, -1):
+    now = 1 if train.micro_batch_size == "auto" else train.micro_batch_size
+    for size in range(now // 2, 0, -1):
         if train.batch_size % (size * processes) == 0:
-            words = f"Fewer rows in a forward pass (now {train.micro_batch_size}) take less memory of the GPU:"
+            words = f"Fewer rows in a forward pass (now {now}) take less memory of the GPU:"
             return words, f"train.micro_batch_size={size}"
     return (
         "train.micro_batch_size is 1 already: it takes a larger GPU, or a new run with less data.max_length.",
@@ -88,6 +89,8 @@ def _rate(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
 def _save(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
     del cluster, evidence
     every = recipe.train.save_every
+    if every == "auto":
+        return "It saves as often as pays, by what a save takes: write how often yourself.", "train.save_every=50"
     if every == 1:
         return "It saves after each step already: whoever ends its jobs must be asked.", ""
     return f"Saving more often than every {every} steps:", f"train.save_every={max(1, every // 2)}"

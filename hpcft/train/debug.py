@@ -45,8 +45,9 @@ def main(folder: str, steps: str, run: str = "") -> int:
 def first_steps(own: RunDir, steps: int, run: RunDir | None) -> None:
     """Train so many steps from the newest checkpoint of `run`, else from the first; nothing is saved."""
     # Here and not at the top: what fails in these imports opens the debugger too.
-    from hpcft.train.loop import micro_batches, one_step
+    from hpcft.train.loop import micro_batches
     from hpcft.train.setup import set_up
+    from hpcft.train.step import one_step
 
     borrowed = borrow(run, own) if run else []  # now, since a run at work prunes its checkpoints
     training = set_up(own, own.job(1), own.path)

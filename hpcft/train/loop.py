@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import asdict
-from typing import Any
-
-import torch
 
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, training_loader
-from hpcft.errors import Fault, UserError
-from hpcft.recipe import Train
-from hpcft.rundir import sync_files, sync_folder, write_json
-from hpcft.train import checkpoint
 from hpcft.train.control import Stop
 from hpcft.train.evaluate import choice_test, choose, validation_loss
-from hpcft.train.randomness import set_randomness
-from hpcft.train.setup import Training, fingerprint, measure_save
-
-
-def learning_rate(train: Train, step: int, total: int) -> float:
-    """The rate of step number `step`, from 0: linearly up over the warm-up, then linearly down to zero at `total`."""
-    if step < train.warmup_steps:
-        return train.learning_rate * (step + 1) / train.warmup_steps
-    return train.learning_rate * (total - step) / max(1, total - train.warmup_steps)
+from hpcft.train.optimizer import learning_rate
+from hpcft.train.saving import finish, measure_save, newest_saved, save, save_interval
+from hpcft.train.step import one_step
+from hpcft.train.training import Training
 
 
 def train(training: Training) -> str:
@@ -59,7 +43,7 @@ def train(training: Training) -> str:
 
 def run_steps(training: Training, curve: CurveWriter | None) -> None:
     """Every step that is left, each followed by what is due at it. Raises Stop; the position is then a boundary."""
-    recipe, position, progress = training.recipe, training.position, training.progress
+    position, progress = training.position, training.progress
     batches = micro_batches(training)
     for step in range(position.step, training.total_steps):
         progress.note(phase="train")
@@ -78,7 +62,7 @@ def run_steps(training: Training, curve: CurveWriter | None) -> None:
         log(training, curve, norm, rate)
         evaluate_if_due(training, curve)
         last = position.step == training.total_steps
-        if last or position.step % recipe.train.save_every == 0:
+        if last or position.step % save_interval(training) == 0:
             save(training, curve)
 
 
@@ -87,41 +71,6 @@ def micro_batches(training: Training) -> Iterator[Batch]:
     first, total = training.position.step, training.total_steps
     workers = training.recipe.data.workers
     return iter(training_loader(training.train, training.share, first, total, training.pad, workers))
-
-
-def one_step(training: Training, batches: Iterator[Batch], step: int) -> tuple[float, int, float]:
-    """Summed loss and number of targets over all processes, and the gradient's norm, after one update."""
-    share, accelerator, recipe = training.share, training.accelerator, training.recipe
-    # Every process knows the whole step's rows, so the denominator needs no communication.
-    targets = int(training.train.targets[share.step_rows(step)].sum())
-    for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe.train, step, training.total_steps)
-    loss = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-    for micro in range(share.accumulation):
-        training.control.poll()  # in the middle of a step, its gradients so far are dropped: weights stand at the last
-        batch = next(batches)
-        set_randomness(recipe.train.seed, "step", share.micro_number(step, micro))
-        last = micro == share.accumulation - 1
-        context = accelerator.no_sync(training.wrapped) if not last else nullcontext()
-        with context:
-            micro_loss = training.wrapped(**{key: value.to(accelerator.device) for key, value in batch.items()})
-            # DDP averages over the processes, and the loss is a mean over the step's targets.
-            accelerator.backward(micro_loss * (share.ranks / max(targets, 1)))
-        loss += micro_loss.detach().double()
-    total = training.control.total(float(loss))
-    if not math.isfinite(total):
-        rows = share.step_rows(step).tolist()
-        what = f"non-finite loss ({total}) at step {step + 1}, in rows {rows}."
-        raise UserError(Fault(str(recipe.data.train), what, "Look at them, or lower train.learning_rate."))
-    limit = recipe.train.clip_norm or math.inf
-    norm = accelerator.clip_grad_norm_(training.model.parameters(), limit)
-    if accelerator.scaler is None and not math.isfinite(norm):  # the fp16 scaler skips such a step by itself
-        rows = share.step_rows(step).tolist()
-        what = f"non-finite loss gradient (norm {norm}) at step {step + 1}, in rows {rows}."
-        raise UserError(Fault(str(recipe.data.train), what, "Look at them, or lower train.learning_rate."))
-    training.optimizer.step()
-    training.optimizer.zero_grad()
-    return total, max(targets, 1), float(norm)
 
 
 def log(training: Training, curve: CurveWriter | None, norm: float, rate: float) -> None:
@@ -162,53 +111,3 @@ def test_choices(training: Training, when: str) -> None:
     with training.progress.phase("evaluate"):
         batch = training.recipe.evaluate.batch_size
         choose(test, training.model, out, batch, training.pad, training.control, training.amp)
-
-
-def newest_saved(training: Training) -> tuple[int, int]:
-    """(step, evaluated) of the newest checkpoint, as rank 0 sees it."""
-    newest, evaluated = -1, -2
-    if training.control.rank == 0 and (steps := training.run.saved_steps()):
-        newest = steps[-1]
-        evaluated = checkpoint.read(training.run, newest).state["position"]["evaluated"]
-    return training.control.share(newest), training.control.share(evaluated)
-
-
-def save(training: Training, curve: CurveWriter | None) -> None:
-    """Write a checkpoint; the curve first, so that what a resume keeps is on disk too."""
-    if training.control.rank == 0:
-        if curve:
-            curve.flush(sync=True)
-        started = time.monotonic()
-        with training.progress.phase("save"):
-            scaler = training.accelerator.scaler
-            state = {
-                "step": training.position.step,
-                "position": asdict(training.position),
-                "fingerprint": fingerprint(training),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-            }
-            tensors = {
-                "model": checkpoint.model_tensors(training.model),
-                "optimizer": checkpoint.optimizer_tensors(training.model, training.optimizer.optimizer),
-            }
-            checkpoint.save(training.run, state, tensors, training.recipe.train.keep_checkpoints)
-        training.progress.say(save_seconds=time.monotonic() - started, saved_step=training.position.step)
-    training.control.wait()
-    training.control.forget_look()
-
-
-def finish(training: Training) -> None:
-    """Write the final model and, last of all, the mark that the run is finished."""
-    if training.control.rank == 0:
-        final = training.run.final_model
-        writing = final.with_name(".writing-model")
-        shutil.rmtree(writing, ignore_errors=True)
-        training.model.model.save_pretrained(writing)
-        training.tokenizer.save_pretrained(writing)
-        shutil.rmtree(final, ignore_errors=True)  # of a job that was killed between this and finished.json
-        sync_files(writing)
-        writing.rename(final)
-        sync_folder(final.parent)
-        facts: dict[str, Any] = {"step": training.position.step, "tokens": training.position.tokens}
-        write_json(training.run.path / "finished.json", {**facts, "time": time.time(), "job": training.job.number})
-    training.control.wait()

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hpcft.recipe import Train
-from hpcft.train.loop import learning_rate
+from hpcft.train.optimizer import learning_rate
 from hpcft.train.randomness import key, set_randomness
-from hpcft.train.setup import compare
+from hpcft.train.resume import compare
 
 
 def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:

@@ -1,0 +1,100 @@
+"""Going on: the newest sound checkpoint, loaded, and in words how exactly training continues from it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import torch
+import transformers
+
+from hpcft.errors import Fault, UserError
+from hpcft.rundir import write_json
+from hpcft.train import checkpoint
+from hpcft.train.training import Position, Training
+
+
+def resume(training: Training) -> None:
+    """Load the newest sound checkpoint, if there is one, and write down where training goes on and how exactly."""
+    control, run = training.control, training.run
+    control.wait()
+    found, problems = checkpoint.newest_valid(run) if control.rank == 0 else (None, [])
+    step = control.share(found.step if found else -1)
+    if control.rank > 0 and step >= 0:
+        found = checkpoint.read(run, step)
+    prints = fingerprint(training)
+    exactness = "bit-exact"
+    changes: list[str] = []
+    if found:
+        exactness, changes = compare(found.state["fingerprint"], prints)
+        if exactness == "refused":
+            fix = "Put it back as it was, or submit a new run."
+            raise UserError(Fault(str(run.path), f"cannot go on exactly: {'; '.join(changes)}.", fix))
+        checkpoint.load_into(found, training.model, training.optimizer.optimizer)
+        if training.accelerator.scaler is not None and found.state["scaler"]:  # none before a change to fp16
+            training.accelerator.scaler.load_state_dict(found.state["scaler"])
+        training.position = Position(**found.state["position"])
+    if control.rank == 0:
+        for problem in problems:
+            print(f"hpcft: passed over {problem}", flush=True)
+        record = {
+            "step": training.position.step,
+            "total_steps": training.total_steps,
+            "exactness": exactness,
+            "changes": changes,
+            "passed_over": problems,
+            "time": time.time(),
+        }
+        write_json(training.job.path / "resumed.json", record)
+        words = f"goes on at step {training.position.step}" if found else "begins at step 0"
+        print(f"hpcft: {words} of {training.total_steps}, {exactness} {'; '.join(changes)}".strip(), flush=True)
+
+
+REFUSED_CHANGES = ("data", "seed", "batch_size", "total_steps", "task")
+"""What must not change between jobs: rows would be skipped or repeated, or the curve would mean another thing."""
+
+
+LEARNING = ("learning_rate", "warmup_steps", "weight_decay", "beta1", "beta2", "epsilon", "clip_norm")
+"""What the user may change on purpose; the log says from which step on it is so."""
+
+
+def fingerprint(training: Training) -> dict[str, Any]:
+    """All on which the bits of a step depend."""
+    train = training.recipe.train
+    cuda = training.accelerator.device.type == "cuda"
+    return {
+        "data": training.train.fingerprint,
+        "task": training.recipe.task,
+        "seed": train.seed,
+        "batch_size": train.batch_size,
+        "micro_batch_size": train.micro_batch_size,
+        "total_steps": training.total_steps,
+        "processes": training.control.ranks,
+        "threads": torch.get_num_threads(),
+        "precision": train.precision,
+        **{key: getattr(train, key) for key in LEARNING},
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name() if cuda else _cpu_name(),
+    }
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, list[str]]:
+    """`bit-exact`, `sample-exact` or `refused`, and what has changed, in words."""
+    changed = [key for key in now if before.get(key) != now[key]]
+    words = [f"{key} {before.get(key)} -> {now[key]}" for key in changed]
+    if any(key in REFUSED_CHANGES for key in changed):
+        return "refused", words
+    return ("sample-exact" if changed else "bit-exact"), words

@@ -1,0 +1,59 @@
+"""A training: everything that the loop works with, and where in the run it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelerate import Accelerator
+
+from hpcft.data.batches import Share
+from hpcft.data.features import Features
+from hpcft.recipe import Recipe
+from hpcft.rundir import JobDir, RunDir
+from hpcft.train.control import Control
+from hpcft.train.model import LossModel
+from hpcft.train.progress import Progress
+
+
+@dataclass
+class Position:
+    """Where training is: everything of a checkpoint that is not a tensor."""
+
+    step: int = 0
+    """Steps done."""
+    tokens: int = 0
+    """Targets learnt from, over all processes."""
+    window_loss: float = 0.0
+    """Summed loss since the last point of the curve; saved, or the first point after a resume would differ."""
+    window_targets: int = 0
+    evaluated: int = -1
+    """Step of the last validation loss."""
+
+
+@dataclass
+class Training:
+    """All that the loop works with."""
+
+    run: RunDir
+    job: JobDir
+    recipe: Recipe
+    control: Control
+    progress: Progress
+    accelerator: Accelerator
+    tokenizer: Any
+    pad: int
+    model: LossModel
+    """The bare model: what is saved, and what evaluates."""
+    wrapped: Any
+    """The same, as accelerate wraps it for training."""
+    optimizer: Any
+    train: Features
+    validation: Features | None
+    share: Share
+    total_steps: int
+    position: Position = field(default_factory=Position)
+
+    def amp(self) -> Any:
+        """Mixed precision for a forward pass of the bare model."""
+        return self.accelerator.autocast()
