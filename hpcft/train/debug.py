@@ -57,9 +57,9 @@ def first_steps(own: RunDir, steps: int, run: RunDir | None) -> None:
     batches = micro_batches(training)
     for step in range(first, min(first + steps, total)):
         started = time.monotonic()
-        loss, targets, norm = one_step(training, batches, step)
+        result = one_step(training, batches, step)
         seconds = time.monotonic() - started
-        words = f"loss {loss / targets:.4f}, gradient {norm:.3g}, {seconds:.2f} s"
+        words = f"loss {result.loss / result.targets:.4f}, gradient {result.norm:.3g}, {seconds:.2f} s"
         print(f"step {step + 1} of {total}: {words}", flush=True)
 
 

@@ -41,7 +41,7 @@ def validation_loss(model: LossModel, features: Features, batch: int, pad: int, 
             if first + control.rank < len(groups):
                 stacked = collate(groups[first + control.rank])
                 with torch.inference_mode(), amp():
-                    loss += float(model(**{key: value.to(device) for key, value in stacked.items()}))
+                    loss += float(model(**model.inputs(stacked, device)))
     finally:
         model.train()
     return control.total(loss) / int(features.targets.sum())
@@ -102,12 +102,13 @@ class ChoiceTest:
         longest = max(len(query.tokens) for query in queries) + 1
         tokens = torch.full((len(queries), longest), pad, dtype=torch.long)
         mask = torch.zeros_like(tokens)
-        places = torch.zeros((len(queries), longest - 1), dtype=torch.bool)
+        places = torch.zeros((len(queries), longest), dtype=torch.bool)
         for index, query in enumerate(queries):
             tokens[index, : len(query.tokens)] = torch.tensor(query.tokens)
             mask[index, : len(query.tokens)] = 1
             places[index, [place for _, place, _ in query.wanted]] = True
-        logits = model.logits(tokens.to(device), mask.to(device), places.to(device))
+        shown = mask.to(device) if model.needs_mask else None
+        logits = model.logits(tokens.to(device), places.flatten().nonzero()[:, 0].to(device), shown)
         predicted = torch.log_softmax(logits.float(), dim=-1).cpu()
         where = {tuple(place): index for index, place in enumerate(places.nonzero().tolist())}
         scores = torch.zeros((len(queries), len(self.choices)))

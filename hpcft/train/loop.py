@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -48,18 +49,20 @@ def run_steps(training: Training, curve: CurveWriter | None) -> None:
     for step in range(position.step, training.total_steps):
         progress.note(phase="train")
         started = time.monotonic()
-        loss, targets, norm = one_step(training, batches, step)
+        result = one_step(training, batches, step)
         seconds = time.monotonic() - started
         position.step = step + 1
-        position.tokens += targets
-        position.window_loss += loss
-        position.window_targets += targets
+        position.tokens += result.targets
+        if math.isfinite(result.loss):  # else the update was left out, and said
+            position.window_loss += result.loss
+            position.window_targets += result.targets
         progress.spent("train", seconds)
         progress.facts.setdefault("first_step", position.step)
-        rate = targets / seconds
-        progress.note(last_step=position.step, loss=loss / targets, tokens_per_second=rate)
+        rate = result.targets / seconds
+        loss = result.loss / result.targets
+        progress.note(last_step=position.step, loss=loss, tokens_per_second=rate, left_out=position.left_out)
         progress.print_line(position.step, training.total_steps)
-        log(training, curve, norm, rate)
+        log(training, curve, result.norm, rate)
         evaluate_if_due(training, curve)
         last = position.step == training.total_steps
         if last or position.step % save_interval(training) == 0:
@@ -80,7 +83,8 @@ def log(training: Training, curve: CurveWriter | None, norm: float, rate: float)
     if step % recipe.train.log_every and step != training.total_steps:
         return
     if curve:
-        curve.scalar("train/loss", position.window_loss / position.window_targets, step)
+        if position.window_targets:
+            curve.scalar("train/loss", position.window_loss / position.window_targets, step)
         curve.scalar("train/learning_rate", learning_rate(recipe.train, step - 1, training.total_steps), step)
         curve.scalar("train/gradient_norm", norm, step)
         curve.scalar("train/tokens_per_second", rate, step)

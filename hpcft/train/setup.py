@@ -21,7 +21,7 @@ from hpcft.tasks.task import make_task
 from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.control import Control, Stop
 from hpcft.train.evaluate import choice_test
-from hpcft.train.model import load_model, load_tokenizer, padding_token, pin_revision
+from hpcft.train.model import load_model, load_tokenizer, packs_exactly, padding_token, pin_revision
 from hpcft.train.optimizer import make_optimizer
 from hpcft.train.progress import Progress
 from hpcft.train.randomness import set_randomness
@@ -60,6 +60,9 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
         test.check()
     set_randomness(recipe.train.seed, "model")
     model = load_model(source)
+    if rows.grouping == "packed" and not packs_exactly(model):
+        what = f'train.grouping = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
+        raise UserError(Fault("recipe", what, 'Write "bucketed".'))
     optimizer = make_optimizer(recipe, model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     pad = padding_token(tokenizer)
@@ -126,9 +129,9 @@ def warm_up(training: Training) -> None:
     """
     if training.control.ranks == 1:
         return
-    device = training.accelerator.device
-    tokens = torch.full((1, 8), training.pad, device=device)
-    marks = torch.ones((1, 8), dtype=torch.bool, device=device)
+    tokens = torch.full((1, 8), training.pad)
+    batch = {"tokens": tokens, "mask": torch.ones_like(tokens), "trained": torch.ones((1, 8), dtype=torch.bool)}
     for _ in range(WARMUP_PASSES):
-        training.accelerator.backward(training.wrapped(tokens, torch.ones_like(tokens), marks))
+        inputs = training.model.inputs(batch, training.accelerator.device)
+        training.accelerator.backward(training.wrapped(**inputs))
         training.optimizer.zero_grad()

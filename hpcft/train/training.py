@@ -29,6 +29,9 @@ class Position:
     window_targets: int = 0
     evaluated: int = -1
     """Step of the last validation loss."""
+    left_out: int = 0
+    """Steps whose update was left out, since a number in them was none."""
+    left_out_in_a_row: int = 0
 
 
 @dataclass
