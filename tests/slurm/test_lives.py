@@ -30,9 +30,9 @@ AWAY = 60.0
 """Seconds without a controller."""
 
 
-def only(*nodes: str) -> dict[str, str]:
-    """sbatch options that leave out all but these nodes."""
-    return {"exclude": ",".join(f"gpu{number}" for number in range(1, 5) if f"gpu{number}" not in nodes)}
+def others_than(*nodes: str) -> list[str]:
+    """All nodes but these."""
+    return [f"gpu{number}" for number in range(1, 5) if f"gpu{number}" not in nodes]
 
 
 class Stage:
@@ -84,7 +84,7 @@ def start_again(site: Site, run: RunDir) -> JobDir:
 
 
 def scancel_of_head_middle_and_last(stage: Stage) -> RunDir:
-    site, run = stage.begun("scancel", "resources.queued=3", options=only("gpu1"))
+    site, run = stage.begun("scancel", "resources.queued=3", exclude=others_than("gpu1"))
     ids = [job.slurm_id or "" for job in run.jobs()]
     assert len(ids) == 4
     site.lab.run("scancel", ids[2])
@@ -100,7 +100,7 @@ def scancel_of_head_middle_and_last(stage: Stage) -> RunDir:
 
 
 def hold(stage: Stage) -> RunDir:
-    site, run = stage.begun("hold", options=only("gpu1"))
+    site, run = stage.begun("hold", exclude=others_than("gpu1"))
     one, two = (run.job(number).slurm_id or "" for number in (1, 2))
     site.lab.run("scontrol", "uhold", two)
     chain.top_up(run, 1)
@@ -117,7 +117,7 @@ def hold(stage: Stage) -> RunDir:
 
 
 def requeue(stage: Stage) -> RunDir:
-    site, run = stage.begun("requeue", options=only("gpu1"))
+    site, run = stage.begun("requeue", exclude=others_than("gpu1"))
     site.lab.run("scontrol", "requeue", run.job(1).slurm_id or "")
     again = start_again(site, run)
     ended = run.job(1).ended or {}
@@ -142,7 +142,7 @@ def preemption(stage: Stage) -> RunDir:
 
 def nodes_that_fail(stage: Stage) -> tuple[RunDir, RunDir]:
     """One run loses its processes with the node; the node of the other has only lost the controller, and trains on."""
-    where = {"options": only("gpu3", "gpu4")}
+    where = {"exclude": others_than("gpu3", "gpu4")}
     site, dead = stage.submit("powerless", **where)
     other, cut_off = stage.begun("cutoff", **where)
     trains(site, dead.job(1), SAVE_EVERY + 5)
@@ -169,7 +169,7 @@ def nodes_that_fail(stage: Stage) -> tuple[RunDir, RunDir]:
 
 def a_broken_gpu(stage: Stage) -> RunDir:
     broken = ["export BROKEN_GPU=gpu1"]
-    site, run = stage.submit("broken", "resources.queued=2", options=only("gpu1", "gpu4"), setup=broken)
+    site, run = stage.submit("broken", "resources.queued=2", exclude=others_than("gpu1", "gpu4"), setup=broken)
     trains(site, run.job(2))
     assert [(run.job(number).started or {})["node"] for number in (1, 2)] == ["gpu1", "gpu4"]
     assert (run.job(1).ended or {})["ending"] == "crashed"
@@ -185,7 +185,7 @@ def a_broken_gpu(stage: Stage) -> RunDir:
 
 
 def the_whole_chain_up_front(stage: Stage) -> RunDir:
-    where = {"options": only("gpu1"), "jobs_may_submit": False, "max_submit": 40}
+    where = {"exclude": others_than("gpu1"), "jobs_may_submit": False, "max_submit": 40}
     site, run = stage.begun("upfront", "resources.jobs=4", **where)
     assert len(run.jobs()) == 4
     site.lab.run("scancel", run.job(1).slurm_id or "")
