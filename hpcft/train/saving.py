@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import time
@@ -86,7 +87,8 @@ class Saver:
         if training.control.rank > 0:
             return False
         pace = (time.monotonic() - self.started) / (step - self.first)
-        walltime = float((training.job.submitted or {})["walltime"])
+        submitted = training.job.submitted  # of a job that nobody submitted, the end is not known
+        walltime = float(submitted["walltime"]) if submitted else math.inf
         stall, seconds = self.costs.stall, self.costs.seconds
         steps = save_interval(stall, seconds, pace, walltime, self.between_failures)
         return step - (self.begun or (self.first,))[0] >= steps
