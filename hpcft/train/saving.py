@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -22,6 +23,7 @@ from hpcft.train.tensorfile import as_bytes
 from hpcft.train.training import Training
 from hpcft.train.writer import Outcome, Writer
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 PROBE_CAUTION = 2.0
 """A small file is written faster than a large one."""
 SLOW_DISK = 2e8
@@ -160,8 +162,8 @@ class Saver:
         if outcome is None:
             return None
         if outcome.error:
-            words = f"the checkpoint of step {outcome.step} could not be written: {outcome.error}"
-            print(f"hpcft: {words}. What was saved before stays.", flush=True)
+            words = refusal_words(outcome.step, outcome.error)
+            print(f"hpcft: {words}", flush=True)
             progress.say(saving_since=None, save_fault=words)
         else:
             self.saved = self.begun
@@ -187,6 +189,15 @@ def finish(training: Training) -> None:
         facts: dict[str, Any] = {"step": training.position.step, "tokens": training.position.tokens}
         write_json(training.run.path / "finished.json", {**facts, "time": time.time(), "job": training.job.number})
     training.control.wait()
+
+
+def refusal_words(step: int, error: OSError) -> str:
+    """What became of a save that the file system refused, and what to do."""
+    # In small letters: in the system's own words the log of a job is searched for what has ended it.
+    reason = (error.strerror or str(error)).lower()
+    fix = "Make room" if error.errno in FULL else "Look at the file system"
+    what = f"the checkpoint of step {step} could not be written: {reason}."
+    return f"{what} {fix}: training goes on, what was saved before stays, and the next save tries again."
 
 
 @dataclass(frozen=True)
