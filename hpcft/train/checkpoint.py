@@ -23,7 +23,7 @@ from hpcft.train.tensorfile import as_bytes
 
 FORMAT = 2
 REPLACED = ".replaced-"
-ROOM_TO_SPARE = 1 << 20
+ROOM_TO_SPARE = 64 << 10
 """Bytes that a save leaves free: curves, heartbeats and endings are written too."""
 
 
