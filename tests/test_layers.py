@@ -12,9 +12,10 @@ import pytest
 import hpcft
 
 ROOT = Path(hpcft.__file__).parent
-BASE = {"ending", "rundir", "recipe", "template", "schema", "errors"}
+BASE = {"ending", "interval", "rundir", "recipe", "template", "schema", "errors"}
 ALLOWED = {
     "errors": set(),
+    "interval": set(),
     "template": set(),
     "schema": {"errors"},
     "recipe": {"schema", "errors"},

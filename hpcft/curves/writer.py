@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from hpcft.curves.events import file_name, scalar_event, version_event
@@ -55,18 +56,29 @@ class CurveWriter:
             self._waiting_bytes -= len(self._waiting.popleft())
             self.lost += 1
 
-    def flush(self, sync: bool = False) -> None:
-        """Hand all points to the operating system; with `sync`, also wait until they are on the disk."""
+    def flush(self) -> None:
+        """Hand all points to the operating system."""
         self._tried = time.monotonic()
         try:
             if self._waiting:
                 self._write_waiting()
-            if sync and self._descriptor is not None:
-                os.fsync(self._descriptor)
             self._failing = False
         except OSError:
             self._failing = True
             self._leave_file()
+
+    def durable(self) -> Callable[[], None]:
+        """Flush, and give what waits until all points so far are on the disk; another thread may call it, once."""
+        self.flush()
+        handle = None if self._descriptor is None else os.dup(self._descriptor)
+
+        def wait() -> None:
+            if handle is not None:
+                with contextlib.suppress(OSError):
+                    os.fsync(handle)
+                os.close(handle)
+
+        return wait
 
     def close(self) -> None:
         """Write what waits and close the file; what cannot be written now is lost. Twice is once."""

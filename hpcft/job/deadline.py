@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 SOONER = 30.0
 """Seconds by which an end has to come nearer to count as another one."""
@@ -78,6 +79,19 @@ class Deadline:
         if self.end is not None and time.time() >= self.end - self.lead(save_seconds, poll_seconds):
             return "terminated" if self.moved else "walltime"
         return None
+
+
+def save_need(progress: Mapping[str, Any], now: float) -> float:
+    """Seconds until everything is on disk if training stops now: the rest of a save in flight, and one more.
+
+    `save_seconds` is measured before the first step: earlier there is nothing to save.
+    """
+    save = float(progress.get("save_seconds") or 0.0)
+    since = progress.get("saving_since")
+    if since is None:
+        return save
+    lasted = now - float(since)
+    return max(save, lasted) + max(0.0, save - lasted)
 
 
 def slurm_job_id() -> str | None:

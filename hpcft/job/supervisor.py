@@ -19,7 +19,7 @@ from typing import Any
 from hpcft.ending import close_gone, write_ending
 from hpcft.errors import UserError
 from hpcft.job import notice, verdict
-from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
+from hpcft.job.deadline import Deadline, Signals, save_need, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
 from hpcft.job.processes import Death, die_with_parent
@@ -253,7 +253,7 @@ class Supervisor:
         return progress
 
     def _look_for_reasons_to_stop(self, workers: Workers, progress: dict[str, Any]) -> None:
-        save = progress.get("save_seconds", 0.0)  # measured before the first step: earlier there is nothing to save
+        save = save_need(progress, time.time())
         if reason := self.deadline.reason(self.signals, save, progress.get("poll_seconds", 0.0)):
             self._stop(workers, reason)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcft.interval import save_interval, time_between_failures
 from hpcft.launch.pace import jobs_needed
 from hpcft.launch.plan import Plan
 from hpcft.recipe import Recipe
@@ -33,6 +34,9 @@ class Measured:
     step: float
     evaluation: float
     save: float
+    """Until it is on disk, as at the end of a job."""
+    stall: float
+    """Of a save beside the training."""
     start: float
     """Of a job, before its first step and after its last save."""
 
@@ -65,13 +69,21 @@ def forecast(plan: Plan) -> Forecast | None:
     work = (
         steps * measured.step
         + evaluations(recipe, 0, steps, steps) * measured.evaluation
-        + (0 if recipe.train.save_every == "auto" else steps // recipe.train.save_every) * measured.save
+        + steps // _save_every(plan, measured) * measured.stall
     )
     lost = measured.start + measured.save
     jobs = jobs_needed(work, plan.walltime, lost + cluster.stop_margin)
     seconds = work + (jobs or 0) * lost
     hours = seconds / 3600 * recipe.resources.gpus * recipe.resources.nodes
     return Forecast(measured, steps, jobs, seconds, hours, steps * measured.step / seconds)
+
+
+def _save_every(plan: Plan, measured: Measured) -> int:
+    """Steps between two saves; with `auto`, as a run without failures will find it."""
+    every = plan.recipe.train.save_every
+    if every != "auto":
+        return every
+    return save_interval(measured.stall, measured.save, measured.step, plan.walltime, time_between_failures([]))
 
 
 def _measured(plan: Plan) -> Iterator[tuple[RunDir, Measured]]:
@@ -111,16 +123,22 @@ def measure(run: RunDir) -> Measured | None:
     looks = 0
     for job, ended in trained:
         looks += evaluations(recipe, _began(job), int(ended["last_step"]), total)
-    saves = [float(ended["save_seconds"]) for _, ended in trained if "save_seconds" in ended]
+    saved = [ended for _, ended in trained if "save_seconds" in ended]
+    saves = [float(ended["save_seconds"]) for ended in saved]
     starts = [max(0.0, ended["wall_seconds"] - _worked(ended["seconds"])) for _, ended in whole]
     return Measured(
         run=run.name,
         jobs=len(trained),
         step=sum(seconds.get("train", 0.0) for seconds in spent) / steps,
         evaluation=sum(seconds.get("evaluate", 0.0) for seconds in spent) / looks if looks else 0.0,
-        save=sum(saves) / len(saves) if saves else 0.0,
+        save=_mean(saves),
+        stall=_mean([float(ended.get("save_stall_seconds", 0.0)) for ended in saved]),
         start=sum(starts) / len(starts),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _worked(seconds: Mapping[str, float]) -> float:

@@ -119,7 +119,8 @@ def print_runs(runs: Sequence[RunStatus]) -> None:
 
 def notes(runs: Sequence[RunStatus]) -> list[str]:
     """What is to be done about the runs that need it."""
-    return [f"{run.name}: {_note(run.note)}" for run in runs if run.note and run.state != "queued"]
+    said = [(run.name, note) for run in runs for note in (run.note, run.save_fault) if note and run.state != "queued"]
+    return [f"{name}: {_note(note)}" for name, note in said]
 
 
 def details(run: RunStatus) -> list[str]:
@@ -132,6 +133,8 @@ def details(run: RunStatus) -> list[str]:
         lines.append(f"  loss       {_number(run.loss)} in training, {_number(run.validation_loss)} in validation")
     if run.saved_step is not None:
         lines.append(f"  saved      step {run.saved_step}, {duration(run.saved_age)} ago")
+    if run.save_fault is not None:
+        lines.append(f"  save fault {run.save_fault}")
     if run.gpu_hours_used or run.gpu_hours_left:
         unknown = run.gpu_hours_left is None
         left = ", what is left is unknown" if unknown else f", {run.gpu_hours_left:.1f} left at this pace"

@@ -96,6 +96,8 @@ class RunStatus:
     saved_step: int | None
     saved_age: float | None
     """Seconds since the newest checkpoint was whole."""
+    save_fault: str | None
+    """Why the running job could not write its last checkpoint, and what to do; None if it could."""
     heartbeat_age: float | None
     """Seconds since the running job's last sign of life."""
     gpu_hours_used: float
@@ -192,6 +194,7 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         phase=beat.get("phase"),
         saved_step=run.saved[0] if run.saved else None,
         saved_age=max(0.0, now - run.saved[1]) if run.saved else None,
+        save_fault=beat.get("save_fault") if state == "running" else None,
         heartbeat_age=max(0.0, now - beat["time"]) if beat else None,
         gpu_hours_used=sum(job.gpu_hours for job in jobs),
         gpu_hours_left=None if left is None else left * gpus / 3600,

@@ -51,6 +51,8 @@ def explain(run: RunDir) -> list[str]:
     answer = ask([run], accounting=False)
     facts, status = read_facts(run), read_status([run], answer)[0]
     job = _last_bad(facts, status)
+    if status.save_fault:
+        return [f"{run.name} is running, at step {status.step}, and cannot save: {status.save_fault}"]
     if job is None:
         return [_nothing_wrong(facts, status)]
     case = _case(job, facts)

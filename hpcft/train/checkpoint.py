@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import os
 import shutil
@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import RunDir, sync_folder, write_json
+from hpcft.train.blocks import Damaged, Pieces, check_files, size_of, write_files
+from hpcft.train.tensorfile import as_bytes
 
-FORMAT = 1
+FORMAT = 2
 REPLACED = ".replaced-"
+ROOM_TO_SPARE = 64 << 10
+"""Bytes that a save leaves free: curves, heartbeats and endings are written too."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class Checkpoint:
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The model's tensors by name, each storage once: tied weights are saved under their first name."""
-    seen: set[int] = set()
+    seen: set[object] = set()
     tensors = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            seen.add(tensor.data_ptr())
-            tensors[name] = tensor.detach().contiguous()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        # One that is sharded, or empty, has no address of its own.
+        own = tensor.numel() and not hasattr(tensor, "full_tensor")
+        place = ("memory", tensor.data_ptr()) if own else ("object", id(tensor))
+        if place not in seen:
+            seen.add(place)
+            tensors[name] = tensor.detach()
     return tensors
 
 
@@ -51,11 +58,11 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = torch.as_tensor(value).detach().contiguous()
+            tensors[f"{key}/{name}"] = torch.as_tensor(value).detach()
     return tensors
 
 
-def save(run: RunDir, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], keep: int) -> Path:
+def save(run: RunDir, state: Mapping[str, Any], files: Mapping[str, Pieces], keep: int) -> Path:
     """The folder of a new checkpoint, whole on disk; older ones beyond `keep` are gone then.
 
     Raises OSError with nothing changed but a hidden folder, which the next save clears away.
@@ -63,11 +70,12 @@ def save(run: RunDir, state: Mapping[str, Any], tensors: Mapping[str, Mapping[st
     parent = run.checkpoints
     parent.mkdir(exist_ok=True, mode=0o700)
     _tidy(parent)
+    check_room(parent, sum(size_of(pieces) for pieces in files.values()))
     name = f"step-{state['step']:08d}"
     writing = parent / f".writing-{name}"
     writing.mkdir(mode=0o700)
     try:
-        _write(writing, state, tensors)
+        _write(writing, state, files)
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)  # a full disk must have room for the records of this ending
         raise
@@ -80,21 +88,20 @@ def save(run: RunDir, state: Mapping[str, Any], tensors: Mapping[str, Mapping[st
     return final
 
 
-def _write(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+def check_room(folder: Path, size: int) -> None:
+    """Raise OSError, as a write would, where so many bytes do not fit: nothing is begun then."""
+    free = shutil.disk_usage(folder).free
+    if free < size + ROOM_TO_SPARE:
+        words = f"{os.strerror(errno.ENOSPC)}: it takes {size / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
+        raise OSError(errno.ENOSPC, words, str(folder))
+
+
+def _write(folder: Path, state: Mapping[str, Any], files: Mapping[str, Pieces]) -> None:
     """Write all files of a checkpoint, the manifest last."""
-    for file, content in tensors.items():
-        save_file(dict(content), folder / f"{file}.safetensors")
-    write_json(folder / "state.json", dict(state))
-    files = {path.name: _seal(path) for path in sorted(folder.iterdir())}
-    write_json(folder / "manifest.json", {"format": FORMAT, "time": time.time(), "files": files})
-
-
-def _seal(path: Path) -> dict[str, Any]:
-    """Size and hash of a file that is now on disk, not only in memory."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
+    text = (json.dumps(dict(state), indent=1, sort_keys=True) + "\n").encode()
+    tensors = {f"{file}.safetensors": pieces for file, pieces in files.items()}
+    facts = write_files(folder, {**tensors, "state.json": [as_bytes(text)]})
+    write_json(folder / "manifest.json", {"format": FORMAT, "time": time.time(), "files": facts})
 
 
 def prune(run: RunDir, keep: int) -> None:
@@ -157,13 +164,9 @@ def damage(folder: Path) -> str | None:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
             return f"has format {manifest['format']}, and this hpcft reads {FORMAT}"
-        for name, facts in manifest["files"].items():
-            path = folder / name
-            if path.stat().st_size != facts["size"]:
-                return f"{name} has {path.stat().st_size} bytes and should have {facts['size']}"
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
-                    return f"{name} is not what was written"
+        check_files(folder, manifest["files"])
+    except Damaged as damaged:
+        return str(damaged)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"cannot be read ({error})"
     return None

@@ -11,38 +11,35 @@ from hpcft.data.batches import Batch, training_loader
 from hpcft.train.control import Stop
 from hpcft.train.evaluate import choice_test, choose, validation_loss
 from hpcft.train.optimizer import learning_rate
-from hpcft.train.saving import finish, measure_save, newest_saved, save, save_interval
+from hpcft.train.saving import Saver, finish
 from hpcft.train.step import one_step
 from hpcft.train.training import Training
 
 
 def train(training: Training) -> str:
     """`finished`, or `stopped` with everything saved."""
-    progress, position = training.progress, training.position
+    progress = training.progress
     curve = CurveWriter(training.job.curve) if training.control.rank == 0 else None
-    progress.say(
-        resume_step=position.step,
-        total_steps=training.total_steps,
-        save_seconds=measure_save(training) if curve else 0.0,
-    )
+    saver = Saver(training, curve)
+    progress.say(resume_step=training.position.step, total_steps=training.total_steps)
     try:
         test_choices(training, "before")
         evaluate_if_due(training, curve)
-        run_steps(training, curve)
+        run_steps(training, curve, saver)
         test_choices(training, "after")
+        saver.last()
     except Stop:
-        # A run that has not made a step has nothing to save: the next job begins as this one did.
-        if position.step and newest_saved(training) != (position.step, position.evaluated):
-            save(training, curve)
+        saver.last()
         return "stopped"
     finally:
+        saver.close()
         if curve:
             curve.close()
     finish(training)
     return "finished"
 
 
-def run_steps(training: Training, curve: CurveWriter | None) -> None:
+def run_steps(training: Training, curve: CurveWriter | None, saver: Saver) -> None:
     """Every step that is left, each followed by what is due at it. Raises Stop; the position is then a boundary."""
     position, progress = training.position, training.progress
     batches = micro_batches(training)
@@ -64,9 +61,7 @@ def run_steps(training: Training, curve: CurveWriter | None) -> None:
         progress.print_line(position.step, training.total_steps)
         log(training, curve, result.norm, rate)
         evaluate_if_due(training, curve)
-        last = position.step == training.total_steps
-        if last or position.step % save_interval(training) == 0:
-            save(training, curve)
+        saver.after_step()
 
 
 def micro_batches(training: Training) -> Iterator[Batch]:

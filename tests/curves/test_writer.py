@@ -79,7 +79,7 @@ def test_a_second_writer_in_a_directory_takes_a_later_name(tmp_path: Path) -> No
 
 def test_a_writer_that_logged_nothing_leaves_no_file(tmp_path: Path) -> None:
     writer = CurveWriter(tmp_path / "curve")
-    writer.flush(sync=True)
+    writer.durable()()
     writer.close()
     writer.close()
     assert not (tmp_path / "curve").exists()
@@ -124,7 +124,7 @@ for step in range(3000):
 assert len(list(directory.iterdir())) <= 2, list(directory.iterdir())
 {make_room}
 writer.scalar("train/loss", 750.0, 3000)
-writer.flush(sync=True)
+writer.durable()()
 writer.close()
 found = read_points(directory)
 steps = found.curves["train/loss"].steps.tolist()

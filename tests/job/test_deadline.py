@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from hpcft.job import deadline as deadline_module
-from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
+from hpcft.job.deadline import Deadline, Signals, save_need, slurm_attempt, slurm_job_id
 
 NOW = 1_000_000.0
 
@@ -79,6 +79,13 @@ def test_a_slower_save_stops_training_earlier(clock: Clock) -> None:
     clock.now = NOW + 80
     assert deadline.reason(got(), 0.0, 0.0) is None
     assert deadline.reason(got(), 10.0, 0.0) == "walltime"
+
+
+def test_a_stop_leaves_time_for_the_save_in_flight_and_one_more() -> None:
+    assert save_need({}, NOW) == 0
+    assert save_need({"save_seconds": 8.0}, NOW) == 8
+    assert save_need({"save_seconds": 8.0, "saving_since": NOW - 3}, NOW) == 5 + 8
+    assert save_need({"save_seconds": 8.0, "saving_since": NOW - 20}, NOW) == 20, "it is slower than the last one"
 
 
 def test_the_scheduler_is_asked_once_and_not_at_every_look(clock: Clock) -> None:

@@ -14,7 +14,10 @@ UNKNOWN = "unknown until the first job has run"
 
 
 def earlier(desk: Desk, name: str, *overrides: str, time: float = 1.0, gpu: str = "V100", jobs: int = 1) -> Path:
-    """A run of the desk's recipe whose jobs did 100 steps each, of 2 s: 40 s to start, 10 s a save, 5 s a look."""
+    """A run of the desk's recipe whose jobs did 100 steps each, of 2 s: 40 s to start, 10 s a save, 5 s a look.
+
+    A save stops training for 1 s of its 10.
+    """
     run = desk.folder / "runs" / name
     recipe = read_recipe(desk.folder / "demo.yaml", overrides).recipe.model_dump(mode="json")
     cluster = {"name": "site", "gpu": gpu, "partition": "GPU", "kind": "slurm", "runs": "runs"}
@@ -30,7 +33,7 @@ def earlier(desk: Desk, name: str, *overrides: str, time: float = 1.0, gpu: str 
         facts |= {
             f"jobs/{number:03d}/submitted.json": {"slurm_id": "7", "walltime": 300},
             f"jobs/{number:03d}/resumed.json": {"step": first, "total_steps": 4000},
-            f"jobs/{number:03d}/ended.json": {**ended, "save_seconds": 10.0},
+            f"jobs/{number:03d}/ended.json": {**ended, "save_seconds": 10.0, "save_stall_seconds": 1.0},
         }
     for path, value in facts.items():
         desk.write(f"runs/{name}/{path}", json.dumps(value))
@@ -46,10 +49,13 @@ def plan_of(desk: Desk, *arguments: str) -> dict[str, str]:
 def test_jobs_time_and_gpu_hours_come_from_the_earlier_run_that_is_named(desk: Desk) -> None:
     earlier(desk, "demo", jobs=2)
     plan = plan_of(desk, "--set", "train.steps=9000")
-    # 18,000 s of steps and 18 saves of 10 s; each job loses 40 s + 10 s, and keeps 10 s to spare: 18180 / 7140.
+    # 18,000 s of steps; sqrt(2 x 1 s x a day) is 208 of them, so 43 saves stop it for 1 s. Each job loses 40 s + 10 s,
+    # and keeps 10 s to spare: 18043 / 7140.
     assert plan["jobs needed"] == ("3, from 2 s a step, 0:40 to start and 0:10 to save, as measured in 2 jobs of demo")
-    assert plan["job time"] == "5:05:30 without queue waits, 98% of it trains"
+    assert plan["job time"] == "5:03:13 without queue waits, 99% of it trains"
     assert plan["GPU-hours"] == "5.1"
+    often = plan_of(desk, "--set", "train.steps=9000", "--set", "train.save_every=10")
+    assert often["job time"].startswith("5:17:30 "), "900 saves"
     two = plan_of(desk, "--set", "train.steps=9000", "--set", "resources.jobs=2")
     assert two["jobs needed"].endswith("; resources.jobs = 2 ends the chain before")
 

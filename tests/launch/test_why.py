@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -153,6 +154,19 @@ def test_where_nothing_went_wrong_that_is_said(desk: Desk, run: RunDir) -> None:
     assert not (desk.folder / "calls").exists(), "all that is to be known lies in the run"
 
 
+def test_a_disk_that_refuses_the_checkpoints_of_a_running_job_is_told_with_what_to_do(desk: Desk, run: RunDir) -> None:
+    desk.program("squeue", "echo '4712|RUNNING|None|gpu002|1'")
+    full = "the checkpoint of step 60 could not be written: no space left on device. Make room."
+    beat = {"time": time.time(), "last_step": 61, "save_fault": full, "phase": "train"}
+    write_json(run.job(2).path / "heartbeat.json", beat)
+    assert why(desk) == [f"demo is running, at step 61, and cannot save: {full}"]
+    told = desk.run("status", "demo", "--runs", "runs").out
+    assert f"  save fault {full}\n" in told, told
+    assert f"demo: {full}\n" in desk.run("status", "--runs", "runs").out
+    write_json(run.job(2).path / "heartbeat.json", {**beat, "save_fault": None})
+    assert "save fault" not in desk.run("status", "demo", "--runs", "runs").out
+
+
 def test_a_slurm_that_is_away_is_said_and_nothing_is_concluded(desk: Desk, run: RunDir) -> None:
     desk.program("squeue", "exit 1")
     (line,) = why(desk)
@@ -175,7 +189,12 @@ def test_a_slurm_that_is_away_is_said_and_nothing_is_concluded(desk: Desk, run: 
             "resources.walltime=0:10:00",
         ),
         ("the walltime is too short", {"resources": {"walltime": "0:15:00"}}, None),
-        ("5 jobs in a row were killed before they could save a step", {}, "train.save_every=250"),
+        ("5 jobs in a row were killed before they could save a step", {}, "train.save_every=50"),
+        (
+            "5 jobs in a row were killed before they could save a step",
+            {"train": {"save_every": 500}},
+            "train.save_every=250",
+        ),
         ("the loss became infinite or no number", {"train": {"learning_rate": 1e-3}}, "train.learning_rate=0.0005"),
         ("a package is missing in the env: x", {}, None),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hpcft.recipe import Model
 from hpcft.rundir import RunDir
 from hpcft.train import checkpoint
 from hpcft.train.model import LossModel, load_model
+from hpcft.train.tensorfile import tensor_file
 from tests.parts import make_tiny_gpt2
 
 
@@ -30,11 +32,11 @@ def trained(model: LossModel) -> torch.optim.AdamW:
 
 
 def save(run: RunDir, model: LossModel, optimizer: torch.optim.Optimizer, step: int, keep: int = 5) -> Path:
-    tensors = {
-        "model": checkpoint.model_tensors(model),
-        "optimizer": checkpoint.optimizer_tensors(model, optimizer),
+    files = {
+        "model": tensor_file(checkpoint.model_tensors(model)),
+        "optimizer": tensor_file(checkpoint.optimizer_tensors(model, optimizer)),
     }
-    return checkpoint.save(run, {"step": step}, tensors, keep)
+    return checkpoint.save(run, {"step": step}, files, keep)
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path, model: LossModel) -> None:
@@ -68,7 +70,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     elif harm == "missing":
         file.unlink()
     else:
-        (newest / "manifest.json").write_text('{"format": 1, "fil')
+        (newest / "manifest.json").write_text('{"format": 2, "fil')
     found, problems = checkpoint.newest_valid(run)
     assert found is not None and found.step == 1
     assert len(problems) == 1 and problems[0].startswith("checkpoint of step 2: ")
@@ -95,7 +97,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_rest(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_seal", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left"):
         save(run, model, optimizer, 2)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
