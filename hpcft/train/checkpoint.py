@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import RunDir, sync_folder, write_json
+from hpcft.train.model import LossModel
 
 FORMAT = 1
 REPLACED = ".replaced-"
@@ -35,11 +36,13 @@ class Checkpoint:
         return int(self.state["step"])
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors by name, each storage once: tied weights are saved under their first name."""
-    seen: set[int] = set()
+def model_tensors(model: LossModel) -> dict[str, Tensor]:
+    """What is to save of the model, by name, each storage once: tied weights are saved under their first name."""
+    names, seen = model.saved_names(), set[int]()
     tensors = {}
     for name, tensor in model.state_dict().items():
+        if name not in names:
+            continue
         if tensor.data_ptr() not in seen or tensor.numel() == 0:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor.detach().contiguous()
@@ -169,7 +172,7 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def load_into(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load_into(checkpoint: Checkpoint, model: LossModel, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's tensors into model and optimizer, in place. Raises UserError if names do not fit."""
     tied = set(model.state_dict()) - set(model_tensors(model))
     missing, unexpected = model.load_state_dict(load_file(checkpoint.folder / "model.safetensors"), strict=False)
