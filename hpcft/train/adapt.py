@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import torch
@@ -24,7 +25,19 @@ def load_adapted(recipe: Recipe, source: Model) -> LossModel:
     The same on every process and in every job. Raises UserError: it does not load, or has nothing of what to train.
     """
     set_randomness(recipe.train.seed, "model")
-    model = random_model(source, recipe.train.seed) if source.weights == "random" else load_model(source)
+    # Here and not at the top: a job waits for what it imports.
+    if source.weights == "random":
+        model = random_model(source, recipe.train.seed)
+    elif source.quantize:
+        from hpcft.train.quantize import quantized_model
+
+        model = quantized_model(source, recipe.train.precision)
+    else:
+        model = load_model(source)
+    if recipe.lora:
+        from hpcft.train.lora import add_adapters
+
+        add_adapters(model, recipe.lora, source, recipe.train)
     freeze(model.model, source.freeze)
     return model
 
@@ -94,8 +107,11 @@ def frozen_hash(model: LossModel) -> str | None:
     frozen = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     if not frozen:
         return None
+    packed = any(not parameter.is_floating_point() for _, parameter in frozen)
     digest = hashlib.sha256()
     for name, parameter in frozen:
+        if packed and parameter.ndim < 2:
+            continue  # bitsandbytes casts biases to the precision of the pass, which may change between jobs
         flat = parameter.detach().reshape(-1)
         some = flat[:: max(1, flat.numel() // HASHED)].cpu().contiguous()
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
@@ -105,5 +121,11 @@ def frozen_hash(model: LossModel) -> str | None:
 
 def trained_words(model: LossModel) -> str:
     """`trains 442368 of 124882176 parameters`."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    sizes = [(_size(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return f"trains {sum(size for size, trained in sizes if trained)} of {sum(size for size, _ in sizes)} parameters"
+
+
+def _size(parameter: Any) -> int:
+    """Numbers in a parameter; NF4 holds two of them in a byte, and knows their shape."""
+    packed = getattr(parameter, "quant_state", None)
+    return math.prod(packed.shape) if packed is not None else parameter.numel()

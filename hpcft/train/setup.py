@@ -65,6 +65,10 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     frozen = frozen_hash(model)
     if frozen and control.rank == 0:
         print(f"hpcft: {trained_words(model)}", flush=True)
+    if recipe.lora:
+        from hpcft.train.lora import hold_in_half  # imports what other runs need not
+
+        hold_in_half(model, recipe.train.precision)
     optimizer = make_optimizer(recipe, model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     pad = padding_token(tokenizer)

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2LMHeadModel
 
 from hpcft.errors import UserError
-from hpcft.recipe import Recipe
-from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
+from hpcft.train.adapt import frozen_hash, trained_words
 from hpcft.train.checkpoint import model_tensors
-from hpcft.train.model import LossModel
-from tests.parts import make_tiny_gpt2, train_tokenizer
+from tests.parts import make_tiny_gpt2
+from tests.train.models import check_gradients, load, make_tiny_llama
 
 
 @pytest.fixture(scope="session")
@@ -23,45 +22,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a Llama of three layers, whose head is its own."""
-    folder = tmp_path_factory.mktemp("llama") / "model"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=500, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=False,
-        )  # fmt: skip
-        LlamaForCausalLM(config).save_pretrained(folder)
-    train_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def recipe(folder: Path, **more: object) -> Recipe:
-    """A recipe on this model; `model` adds to its section."""
-    model = {"path": str(folder), **more.pop("model", {})}  # type: ignore[dict-item]
-    data = {"train": "rows.jsonl"}
-    return Recipe.model_validate({"name": "a", "task": "corpus", "model": model, "data": data, **more})
-
-
-def load(folder: Path, **more: object) -> LossModel:
-    made = recipe(folder, **more)
-    return load_adapted(made, made.model)
-
-
-def loss(model: LossModel) -> torch.Tensor:
-    """Of two rows of 12 tokens."""
-    tokens = torch.randint(0, 400, (2, 12), generator=torch.Generator().manual_seed(0))
-    stacked = {"tokens": tokens, "mask": torch.ones_like(tokens), "trained": torch.ones_like(tokens, dtype=torch.bool)}
-    summed: torch.Tensor = model(**model.inputs(stacked, torch.device("cpu")))
-    return summed
-
-
-def check_gradients(model: LossModel) -> set[str]:
-    """Names of what has a gradient after a backward pass, which is all that is trained and nothing else."""
-    loss(model).backward()
-    graded = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert graded == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return graded
+    return make_tiny_llama(tmp_path_factory.mktemp("llama") / "model")
 
 
 def test_freezing_the_lowest_layers_trains_all_that_is_above_them(gpt2: Path, llama: Path) -> None:
