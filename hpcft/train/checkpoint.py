@@ -172,13 +172,18 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def load_into(checkpoint: Checkpoint, model: LossModel, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's tensors into model and optimizer, in place. Raises UserError if names do not fit."""
-    tied = set(model.state_dict()) - set(model_tensors(model))
+def load_weights(checkpoint: Checkpoint, model: LossModel) -> None:
+    """Put a checkpoint's weights into the model, in place. Raises UserError if names do not fit."""
+    others = set(model.state_dict()) - set(model_tensors(model))  # tied, or not trained
     missing, unexpected = model.load_state_dict(load_file(checkpoint.folder / "model.safetensors"), strict=False)
-    if lost := (set(missing) - tied) | set(unexpected):
+    if lost := (set(missing) - others) | set(unexpected):
         what = f"does not fit this model: {', '.join(sorted(lost)[:5])}."
         raise UserError(Fault(str(checkpoint.folder), what, "Is it the same one?"))
+
+
+def load_into(checkpoint: Checkpoint, model: LossModel, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's tensors into model and optimizer, in place. Raises UserError if names do not fit."""
+    load_weights(checkpoint, model)
     stored = load_file(checkpoint.folder / "optimizer.safetensors")
     names = dict(model.named_parameters())
     for full, tensor in stored.items():

@@ -50,13 +50,21 @@ class QueryKeyValue(nn.Module):
         return torch.cat([self.get_submodule(name)(hidden) for name in APART], dim=-1)
 
 
-def take_apart(model: nn.Module) -> list[QueryKeyValue]:
-    """Split the fused query, key and value of a GPT-2, so that rank 8 means rank 8 for each; others stay."""
-    made = []
-    for module in model.modules():
+def fused_attention(model: nn.Module) -> list[tuple[str, Conv1D]]:
+    """Names and modules of the fused query, key and value of a GPT-2; none in other families."""
+    found = []
+    for name, module in model.named_modules():
         if isinstance(module, GPT2Attention) and isinstance(module.c_attn, Conv1D) and not module.is_cross_attention:
-            made.append(QueryKeyValue(module.c_attn))
-            module.set_submodule("c_attn", made[-1])
+            found.append((f"{name}.c_attn", module.c_attn))
+    return found
+
+
+def take_apart(model: nn.Module) -> list[QueryKeyValue]:
+    """Split every fused query, key and value, so that rank 8 means rank 8 for each."""
+    made = []
+    for name, fused in fused_attention(model):
+        made.append(QueryKeyValue(fused))
+        model.set_submodule(name, made[-1])
     return made
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+from transformers.pytorch_utils import Conv1D
 
 from hpcft.errors import UserError
 from hpcft.recipe import Model
@@ -15,6 +17,9 @@ from hpcft.train.model import UNLOADABLE, LossModel, loading_fault, loss_model
 COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 WHOLE = {"gpt2": ["c_attn", "lm_head"]}
 """By family, what stays as it is beside the heads that transformers knows: GPT-2's attention is taken apart first."""
+
+SMALL = ("Linear4bit", "Linear8bitLt")
+"""Linear modules of bitsandbytes."""
 
 
 def quantized_model(source: Model, precision: str) -> LossModel:
@@ -69,3 +74,30 @@ def quantize_within(module: nn.Module, kind: str, precision: str) -> None:
         small.load_state_dict(linear.state_dict())
         module.set_submodule(name, small.to(linear.weight.device).requires_grad_(False))
     keep_differentiable(module)
+
+
+def rounded_model(source: Model) -> Any:
+    """The plain model in fp32, with each weight as the quantised model has it: what adapters were trained beside."""
+    from hpcft.train.lora import QueryKeyValue, fused_attention
+
+    plain = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision or "main", dtype=torch.float32)
+    parts = {name: QueryKeyValue(fused) for name, fused in fused_attention(plain)}
+    for name, part in quantized_model(source, "fp32").inner.named_modules():
+        if type(part).__name__ in SMALL:
+            _put(plain.get_submodule(name), _rounded(part))
+    for name, part in parts.items():
+        quantize_within(part, str(source.quantize), "fp32")
+        _put(plain.get_submodule(name), torch.cat([_rounded(child) for child in part.children()]))
+    return plain
+
+
+def _rounded(module: Any) -> Tensor:
+    """(out, in), in fp32"""
+    found: Tensor = dequantize_bnb_weight(module.weight, getattr(module, "state", None))
+    return found.float().cpu()
+
+
+def _put(module: Any, weight: Tensor) -> None:
+    """Give a linear module this weight, (out, in), whichever way round it holds its own."""
+    with torch.no_grad():
+        module.weight.copy_(weight.T if isinstance(module, Conv1D) else weight)

@@ -10,7 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hpcft.recipe import Recipe
 from hpcft.train.adapt import load_adapted
+from hpcft.train.loop import micro_batches
 from hpcft.train.model import LossModel
+from hpcft.train.step import one_step
+from hpcft.train.training import Training
 from tests.parts import train_tokenizer
 
 
@@ -62,6 +65,17 @@ def loss(model: LossModel) -> torch.Tensor:
     return summed
 
 
+def logits(model: object) -> torch.Tensor:
+    """(2, 12, vocabulary), of a model of transformers, peft or ours."""
+    inner = model.model if isinstance(model, LossModel) else model
+    assert isinstance(inner, torch.nn.Module)
+    inner.eval()
+    with torch.no_grad():
+        found: torch.Tensor = inner(input_ids=some_tokens(), use_cache=False).logits
+    inner.train()
+    return found
+
+
 def stir(model: LossModel) -> None:
     """Change all that is trained, as training would."""
     generator = torch.Generator().manual_seed(1)
@@ -77,3 +91,12 @@ def check_gradients(model: LossModel) -> set[str]:
     graded = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert graded == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return graded
+
+
+def go_on(training: Training, until: int) -> Training:
+    """The same training, that many steps into the run."""
+    batches = micro_batches(training)
+    for step in range(training.position.step, until):
+        one_step(training, batches, step)
+        training.position.step = step + 1
+    return training

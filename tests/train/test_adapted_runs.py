@@ -12,10 +12,8 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from hpcft.errors import UserError
-from hpcft.train.loop import micro_batches
 from hpcft.train.saving import finish, save
-from hpcft.train.step import one_step
-from hpcft.train.training import Training
+from tests.train.models import go_on
 from tests.train.pieces import begin, digest, make_run
 
 
@@ -30,15 +28,6 @@ def no_precision_of_another_test() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def go_on(training: Training, until: int) -> Training:
-    """The same training, that many steps into the run."""
-    batches = micro_batches(training)
-    for step in range(training.position.step, until):
-        one_step(training, batches, step)
-        training.position.step = step + 1
-    return training
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hpcft.train.checkpoint import model_tensors
 from hpcft.train.lora import add_adapters, hold_in_half
 from hpcft.train.model import LossModel
 from tests.parts import make_tiny_gpt2
-from tests.train.models import check_gradients, load, loss, make_tiny_llama, some_tokens, stir
+from tests.train.models import check_gradients, load, logits, loss, make_tiny_llama, stir
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +27,6 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_llama(tmp_path_factory.mktemp("llama") / "model")
-
-
-def logits(model: object) -> torch.Tensor:
-    """(2, 12, vocabulary), of a model of transformers, peft or ours."""
-    inner = model.model if isinstance(model, LossModel) else model
-    assert isinstance(inner, torch.nn.Module)
-    inner.eval()
-    with torch.no_grad():
-        found: torch.Tensor = inner(input_ids=some_tokens(), use_cache=False).logits
-    inner.train()
-    return found
 
 
 def test_rank_8_on_gpt2_trains_442368_parameters() -> None:
