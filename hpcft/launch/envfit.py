@@ -40,7 +40,9 @@ def modules_needed(recipe: Recipe) -> tuple[str, ...]:
     files = (recipe.data.train, recipe.data.validation, recipe.data.test)
     endings = {Path(path).suffix for path in files if path}
     more = ["pandas"] if endings & {".csv", ".parquet"} else []
-    return (*WORKERS, *more, *(["pyarrow"] if ".parquet" in endings else []))
+    more += ["pyarrow"] if ".parquet" in endings else []
+    more += ["peft"] if recipe.lora else []
+    return (*WORKERS, *more, *(["bitsandbytes"] if recipe.model.quantize else []))
 
 
 def env_faults(env: Env, file: RecipeFile, cluster: Cluster | None) -> list[Fault]:

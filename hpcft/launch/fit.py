@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 
@@ -10,6 +11,11 @@ from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Cluster, files_here, user_folder
 from hpcft.recipe import RecipeFile
 from hpcft.schema import walltime_seconds
+
+INT8_SINCE = 75
+"""Compute capability, times ten, of the first cards whose tensor cores multiply integers (LLM.int8 needs them)."""
+OLD_CARDS = {"V100": "sm_70", "P100": "sm_60"}
+"""Those before it, for cluster files that name a card alone."""
 
 
 def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
@@ -26,6 +32,10 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:
         what = f'train.precision = "bf16": {cluster.name}\'s {cluster.gpu or "GPU"} has no bf16.'
         yield Fault(file.where("train.precision"), what, 'Use "fp16" or "fp32".')
+    if recipe.model.quantize == "int8" and resources.gpus and (arch := _arch(cluster)) and arch < INT8_SINCE:
+        what = f'model.quantize = "int8": bitsandbytes multiplies so from compute capability {INT8_SINCE / 10} on,'
+        what += f" and {cluster.name}'s {cluster.gpu or 'GPU'} has {arch / 10}."
+        yield Fault(file.where("model.quantize"), what, 'Use "nf4".')
     cores = recipe.local_processes * (resources.cpus_per_process or 0)
     if cluster.cpus_per_node and cores > cluster.cpus_per_node:
         what = f"resources.cpus_per_process = {resources.cpus_per_process}: {cores} cores for the"
@@ -36,6 +46,12 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if cluster.max_submit and cluster.jobs_may_submit and 1 + resources.queued > cluster.max_submit:
         what = f"resources.queued = {resources.queued}: {cluster.name} takes {cluster.max_submit} jobs of a user."
         yield Fault(file.where("resources.queued"), what, f"Write {cluster.max_submit - 1} at most.")
+
+
+def _arch(cluster: Cluster) -> int | None:
+    """70 of `sm_70`; None where the cluster's file has no gpu_arch, nor a card that is known here."""
+    digits = re.findall(r"\d+", cluster.gpu_arch or OLD_CARDS.get((cluster.gpu or "").upper()[:4], ""))
+    return int(digits[0]) if digits else None
 
 
 def wrong_site(cluster: Cluster, where: str) -> Iterator[Fault]:

@@ -19,6 +19,8 @@ HELP = {
     ".parquet": "Write it with pandas' to_parquet.",
 }
 """What a file of rows looks like, by its ending."""
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+"""Under which of these a config.json says how many layers there are, by family."""
 FORMATS = tuple(HELP)
 
 
@@ -37,6 +39,7 @@ def value_faults(file: RecipeFile) -> Iterator[Fault]:
         yield from _evaluate_faults(file)
     if "model" not in file.doubtful:
         yield from _model_faults(file)
+        yield from _adaptation_faults(file)
     if "notify" not in file.doubtful:
         yield from _notify_faults(file)
 
@@ -85,18 +88,42 @@ def _model_faults(file: RecipeFile) -> Iterator[Fault]:
         yield Fault(where, f"{path} is no folder.", fix)
     elif not os.access(path / "config.json", os.R_OK):
         yield Fault(where, f"{path} is no model folder: it has no config.json.", fix)
-    elif "data" not in file.doubtful and (places := _positions(path)) and file.recipe.data.max_length > places:
+    elif (
+        "data" not in file.doubtful and (places := _shape(path, "n_positions")) and file.recipe.data.max_length > places
+    ):
         what = f"data.max_length = {file.recipe.data.max_length}: the model has {places} positions (n_positions)."
         yield Fault(file.where("data.max_length"), what, f"Write {places} at most.")
 
 
-def _positions(model: Path) -> int | None:
-    """Tokens that a model with learnt positions, as GPT-2, can take; None for others."""
+def _shape(model: Path, *names: str) -> int | None:
+    """What the config.json of a model folder says under the first of these names; None where it does not."""
     try:
-        places = json.loads((model / "config.json").read_bytes()).get("n_positions")
-    except (OSError, ValueError, AttributeError):
+        config = json.loads((model / "config.json").read_bytes())
+        found = [config[name] for name in names if name in config]
+    except (OSError, ValueError, TypeError):
         return None  # the job will say what is wrong with it
-    return places if isinstance(places, int) else None
+    return found[0] if found and isinstance(found[0], int) else None
+
+
+def _adaptation_faults(file: RecipeFile) -> Iterator[Fault]:
+    """What does not go together in which weights there are, and which of them are trained."""
+    recipe, model = file.recipe, file.recipe.model
+    freeze, lora = file.where("model.freeze"), recipe.lora
+    if "lora" in file.doubtful:
+        return
+    if model.quantize and not lora:
+        what = f'model.quantize = "{model.quantize}" needs lora: weights in so few bits are not trained themselves.'
+        yield Fault(file.where("model.quantize"), what, "Add `lora: {}`, or remove it.")
+    if lora and model.freeze != "none":
+        yield Fault(freeze, "model.freeze and lora are both given: lora freezes the model.", "Remove one of the two.")
+    if lora and model.weights == "random":
+        what = 'model.weights = "random" with lora: the weights below the adapters would stay as they were drawn.'
+        yield Fault(file.where("model.weights"), what, "Remove one of the two.")
+    layers = _shape(Path(model.path), *LAYERS) if model.path.startswith("/") else None
+    if layers and isinstance(model.freeze, int) and model.freeze > layers:
+        yield Fault(
+            freeze, f"model.freeze = {model.freeze}: the model has {layers} layers.", f"Write {layers} at most."
+        )
 
 
 def _notify_faults(file: RecipeFile) -> Iterator[Fault]:

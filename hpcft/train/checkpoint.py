@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import RunDir, sync_folder, write_json
 from hpcft.train.blocks import Damaged, Pieces, check_files, size_of, write_files
+from hpcft.train.model import LossModel
 from hpcft.train.tensorfile import as_bytes
 
 FORMAT = 2
@@ -39,11 +40,13 @@ class Checkpoint:
         return int(self.state["step"])
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors by name, each storage once: tied weights are saved under their first name."""
-    seen: set[object] = set()
+def model_tensors(model: LossModel) -> dict[str, Tensor]:
+    """What is to save of the model, by name, each storage once: tied weights are saved under their first name."""
+    names, seen = model.saved_names(), set[object]()
     tensors = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if name not in names:
+            continue
         # One that is sharded, or empty, has no address of its own.
         own = tensor.numel() and not hasattr(tensor, "full_tensor")
         place = ("memory", tensor.data_ptr()) if own else ("object", id(tensor))
@@ -172,13 +175,18 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def load_into(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's tensors into model and optimizer, in place. Raises UserError if names do not fit."""
-    tied = set(model.state_dict()) - set(model_tensors(model))
+def load_weights(checkpoint: Checkpoint, model: LossModel) -> None:
+    """Put a checkpoint's weights into the model, in place. Raises UserError if names do not fit."""
+    others = set(model.state_dict()) - set(model_tensors(model))  # tied, or not trained
     missing, unexpected = model.load_state_dict(load_file(checkpoint.folder / "model.safetensors"), strict=False)
-    if lost := (set(missing) - tied) | set(unexpected):
+    if lost := (set(missing) - others) | set(unexpected):
         what = f"does not fit this model: {', '.join(sorted(lost)[:5])}."
         raise UserError(Fault(str(checkpoint.folder), what, "Is it the same one?"))
+
+
+def load_into(checkpoint: Checkpoint, model: LossModel, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's tensors into model and optimizer, in place. Raises UserError if names do not fit."""
+    load_weights(checkpoint, model)
     stored = load_file(checkpoint.folder / "optimizer.safetensors")
     names = dict(model.named_parameters())
     for full, tensor in stored.items():

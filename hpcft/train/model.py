@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,13 @@ class LossModel(nn.Module):
         with _evaluating(model), torch.no_grad():
             self.projects_exactly = _projects_exactly(self.inner)
             self.needs_mask = not _ignores_what_is_behind(self.inner)
+        self.write: Callable[[Path], None] = model.save_pretrained
+        """Writes what is left to use after training into a new folder; adapters know another way."""
+
+    def saved_names(self) -> set[str]:
+        """Names of the tensors that a checkpoint holds: what is trained, and buffers. The rest is loaded anew."""
+        trained = {name for name, tensor in self.named_parameters(remove_duplicate=False) if tensor.requires_grad}
+        return trained | {name for name, _ in self.named_buffers(remove_duplicate=False)}
 
     @property
     def inner(self) -> Any:
@@ -202,7 +209,7 @@ def pin_revision(model: Model, record: Path) -> Model:
     try:
         config = hf_hub_download(model.path, "config.json", revision=model.revision or "main")
     except UNLOADABLE as error:
-        raise UserError(_load_fault("model", model.path, error)) from error
+        raise UserError(loading_fault("model", model.path, error)) from error
     commit = Path(config).parent.name  # of the snapshot
     write_json(record, {"path": model.path, "revision": model.revision or "main", "commit": commit})
     return model.model_copy(update={"revision": commit})
@@ -213,7 +220,7 @@ def load_tokenizer(model: Model) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model.path, revision=model.revision or "main")
     except UNLOADABLE as error:
-        raise UserError(_load_fault("tokenizer", model.path, error)) from error
+        raise UserError(loading_fault("tokenizer", model.path, error)) from error
 
 
 def load_model(model: Model) -> LossModel:
@@ -226,13 +233,19 @@ def load_model(model: Model) -> LossModel:
             model.path, revision=model.revision or "main", dtype=torch.float32
         )
     except UNLOADABLE as error:
-        raise UserError(_load_fault("model", model.path, error)) from error
+        raise UserError(loading_fault("model", model.path, error)) from error
+    return loss_model(loaded)
+
+
+def loss_model(loaded: Any) -> LossModel:
+    """A model of transformers, ready to train."""
     loaded.train()
     fuse_gelu(loaded)
     return LossModel(loaded)
 
 
-def _load_fault(what: str, path: str, error: Exception) -> Fault:
+def loading_fault(what: str, path: str, error: Exception) -> Fault:
+    """What transformers said of a model or tokenizer, in a line."""
     words = str(error).strip().splitlines()
     fix = "Check model.path, and that compute nodes reach the hub if it is a hub id."
     return Fault(path, f"the {what} does not load: {words[0] if words else type(error).__name__}", fix)

@@ -54,7 +54,7 @@ def resume(training: Training) -> None:
         print(f"hpcft: {words} of {training.total_steps}, {exactness} {'; '.join(changes)}".strip(), flush=True)
 
 
-REFUSED_CHANGES = ("data", "seed", "batch_size", "total_steps", "task")
+REFUSED_CHANGES = ("data", "seed", "batch_size", "total_steps", "task", "frozen weights")
 """What must not change between jobs: rows would be skipped or repeated, or the curve would mean another thing."""
 
 
@@ -69,6 +69,7 @@ def fingerprint(training: Training) -> dict[str, Any]:
     return {
         "data": training.train.fingerprint,
         "task": training.recipe.task,
+        "frozen weights": training.frozen,
         "seed": train.seed,
         "batch_size": train.batch_size,
         "micro_batch_size": train.micro_batch_size,

@@ -180,7 +180,7 @@ def finish(training: Training) -> None:
         final = training.run.final_model
         writing = final.with_name(".writing-model")
         shutil.rmtree(writing, ignore_errors=True)
-        training.model.model.save_pretrained(writing)
+        training.model.write(writing)
         training.tokenizer.save_pretrained(writing)
         shutil.rmtree(final, ignore_errors=True)  # of a job that was killed between this and finished.json
         sync_files(writing)

@@ -19,12 +19,12 @@ from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
 from hpcft.tasks.task import make_task
 from hpcft.tasks.tokenize import check_tokenizer
+from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
 from hpcft.train.control import Control, Stop
 from hpcft.train.evaluate import choice_test
-from hpcft.train.model import load_model, load_tokenizer, packs_exactly, padding_token, pin_revision
+from hpcft.train.model import load_tokenizer, packs_exactly, padding_token, pin_revision
 from hpcft.train.optimizer import make_optimizer
 from hpcft.train.progress import Progress
-from hpcft.train.randomness import set_randomness
 from hpcft.train.resume import resume
 from hpcft.train.training import Training
 
@@ -58,17 +58,23 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
         raise UserError(Fault("recipe", what, "Write less, or more epochs."))
     if test := choice_test(recipe, tokenizer):
         test.check()
-    set_randomness(recipe.train.seed, "model")
-    model = load_model(source)
+    model = load_adapted(recipe, source)
     if rows.grouping == "packed" and not packs_exactly(model):
         what = f'train.grouping = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
         raise UserError(Fault("recipe", what, 'Write "bucketed".'))
+    frozen = frozen_hash(model)
+    if frozen and control.rank == 0:
+        print(f"hpcft: {trained_words(model)}", flush=True)
+    if recipe.lora:
+        from hpcft.train.lora import hold_in_half  # imports what other runs need not
+
+        hold_in_half(model, recipe.train.precision)
     optimizer = make_optimizer(recipe, model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     pad = padding_token(tokenizer)
     training = Training(
         run, job, recipe, control, progress, accelerator, tokenizer, pad,
-        model, wrapped, optimizer, train, validation, share, total,
+        model, wrapped, optimizer, train, validation, share, total, frozen,
     )  # fmt: skip
     warm_up(training)
     resume(training)

@@ -55,6 +55,8 @@ class Training:
     validation: Features | None
     share: Share
     total_steps: int
+    frozen: str | None = None
+    """Hash of the weights that no checkpoint holds, since they are not trained; None where all are."""
     position: Position = field(default_factory=Position)
 
     def amp(self) -> Any:

@@ -311,3 +311,46 @@ def test_rows_longer_than_a_model_with_learnt_positions_can_take_are_refused(des
         "--set data.max_length: data.max_length = 257: the model has 256 positions (n_positions). Write 256 at most."
     ]
     desk.accepts("--set", "data.max_length=256")
+
+
+# --- what is trained of the model ---
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "message"),
+    [
+        (
+            "quantize: nf4",
+            "",
+            'model.quantize = "nf4" needs lora: weights in so few bits are not trained themselves.'
+            " Add `lora: {}`, or remove it.",
+        ),
+        (
+            "freeze: 2",
+            "lora: {}\n",
+            "model.freeze and lora are both given: lora freezes the model. Remove one of the two.",
+        ),
+        (
+            "weights: random",
+            "lora: {}\n",
+            'model.weights = "random" with lora: the weights below the adapters would stay as they were drawn.'
+            " Remove one of the two.",
+        ),
+        ("freeze: 5", "", "model.freeze = 5: the model has 4 layers. Write 4 at most."),
+    ],
+)
+def test_what_does_not_go_together_in_a_model_is_refused(desk: Desk, line: str, more: str, message: str) -> None:
+    desk.write("model/config.json", '{"n_layer": 4}')
+    desk.change("  path: model\n", f"  path: model\n  {line}\n")
+    desk.change("train:\n  steps", f"{more}train:\n  steps")
+    faults = [fault for fault in desk.faults("--set", "env=./env") if fault.startswith("demo.yaml:6: ")]
+    assert faults == [f"demo.yaml:6: {message}"]
+
+
+def test_eight_bits_are_refused_on_a_card_that_cannot_multiply_them(desk: Desk) -> None:
+    lora = ("--set", "lora={}", "--set", "model.quantize=int8")
+    what = 'model.quantize = "int8": bitsandbytes multiplies so from compute capability 7.5 on,'
+    fault = f'--set model.quantize: {what} and site\'s V100 has 7.0. Use "nf4".'
+    assert fault in desk.faults(*lora)
+    desk.change("gpu: V100\n", "gpu: A100\ngpu_arch: sm_80\n", "site.yaml")
+    assert "int8" not in "".join(desk.run("submit", "demo.yaml", "--dry-run", *lora).err)

@@ -1,0 +1,32 @@
+"""The verb that takes a model out of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcft.cli.app import RunName, Runs, app, choose_one
+
+
+@app.command()
+def export(
+    run: RunName,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")],
+    dtype: Annotated[str, typer.Option("--dtype", metavar="NAME", help="fp32, fp16 or bf16.")] = "fp32",
+    keep_adapter: Annotated[
+        bool, typer.Option("--keep-adapter", help="Put the adapters into OUT/adapter too.")
+    ] = False,
+    checkpoint: Annotated[
+        int | None, typer.Option("--checkpoint", metavar="STEP", help="Take this one, not the final model.")
+    ] = None,
+    runs: Runs = None,
+) -> None:
+    """Write a run's model as a plain folder, adapters merged."""
+    from hpcft.launch.export import Export, write
+
+    found = choose_one(runs, run)
+    if code := write(Export(found, out.absolute(), dtype, keep_adapter, checkpoint)):
+        raise typer.Exit(code)
+    print(f"{found.name}: {out}, for AutoModelForCausalLM.from_pretrained")

@@ -1,0 +1,114 @@
+"""A run's model as a plain folder of transformers: `python -m hpcft.train.export RUN OUT DTYPE KEEP [STEP]`, which
+`hpcft export` starts in the run's env."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from hpcft.errors import Fault, UserError
+from hpcft.recipe import Model
+from hpcft.rundir import RunDir, sync_files, sync_folder
+from hpcft.train import checkpoint
+from hpcft.train.adapt import frozen_hash, load_adapted
+from hpcft.train.model import UNLOADABLE, load_tokenizer, loading_fault, pin_revision
+from hpcft.train.worker import quiet
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def main(path: str, out: str, dtype: str, keep: str, step: str = "") -> int:
+    """0 when the folder is there; 2 for a fault of the user's, and nothing is there then."""
+    quiet()
+    try:
+        export(RunDir(Path(path)), Path(out), dtype, bool(int(keep)), int(step) if step else None)
+    except UserError as error:
+        for fault in error.faults:
+            print(f"hpcft: {fault}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def export(run: RunDir, out: Path, dtype: str, keep_adapter: bool, step: int | None = None) -> None:
+    """Write the model that a run has left, or would leave at a checkpoint, with its adapters merged into it.
+
+    `keep_adapter` puts them into `out`/adapter as well. Raises UserError, with nothing written.
+    """
+    writing = out.with_name(f".writing-{out.name}")
+    shutil.rmtree(writing, ignore_errors=True)  # of an export that was killed
+    try:
+        writing.mkdir()
+        left = run.final_model if step is None else left_at(run, step, writing / "left")
+        save_as(plain_model(run, left), DTYPES[dtype], writing)
+        load_tokenizer(source_of(run)).save_pretrained(writing)
+        if keep_adapter:
+            (writing / "adapter").mkdir()
+            for path in left.glob("adapter_*"):
+                shutil.copy(path, writing / "adapter")
+            sync_files(writing / "adapter")
+        shutil.rmtree(writing / "left", ignore_errors=True)
+        sync_files(writing)
+        writing.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise UserError(Fault(str(out), f"cannot be written: {(error.strerror or str(error)).lower()}.")) from error
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def source_of(run: RunDir) -> Model:
+    """The model that the run began with, at the commit that its first job loaded."""
+    return pin_revision(run.recipe.model, run.path / "model.json")
+
+
+def left_at(run: RunDir, step: int, folder: Path) -> Path:
+    """`folder`, with what the run would leave if it ended at this checkpoint."""
+    found = run.checkpoints / f"step-{step:08d}"
+    if problem := checkpoint.damage(found):
+        raise UserError(Fault(str(found), f"{problem}.", "Take another checkpoint."))
+    point, model = checkpoint.read(run, step), load_adapted(run.recipe, source_of(run))
+    if point.state["fingerprint"].get("frozen weights") != frozen_hash(model):
+        what = "was trained beside other weights than those that model.path holds now."
+        raise UserError(Fault(str(found), what, "Put them back as they were."))
+    checkpoint.load_weights(point, model)
+    model.write(folder)
+    return folder
+
+
+def plain_model(run: RunDir, left: Path) -> Any:
+    """The model that a run has left in this folder, as transformers has it; adapters are merged, in fp32."""
+    source = source_of(run)
+    try:
+        if not (left / "adapter_config.json").exists():
+            return AutoModelForCausalLM.from_pretrained(left)
+        from peft import PeftModel
+
+        if source.quantize:
+            from hpcft.train.quantize import rounded_model
+
+            base = rounded_model(source)
+        else:
+            base = AutoModelForCausalLM.from_pretrained(
+                source.path, revision=source.revision or "main", dtype=torch.float32
+            )
+        return PeftModel.from_pretrained(base, left).merge_and_unload()
+    except UNLOADABLE as error:
+        raise UserError(loading_fault("model", str(left), error)) from error
+
+
+def save_as(model: Any, dtype: torch.dtype, folder: Path) -> None:
+    """Write a model in this precision. Raises UserError where a weight is too large for it."""
+    model.to(dtype)
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        what = f"--dtype: a weight of this model is too large for {str(dtype).removeprefix('torch.')}."
+        raise UserError(Fault("hpcft export", what, "Use bf16 or fp32."))
+    model.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
