@@ -44,8 +44,9 @@ def status(
         return
     statuses = read_status(chosen)
     show.print_runs(statuses)
-    for one in statuses if names else ():
+    for run, one in zip(chosen, statuses, strict=True) if names else ():
         show.print_details(one)
+        print(f"  verdict    {verdict(run)}")
         show.print_jobs(one)
 
 
@@ -91,9 +92,11 @@ def show(
 
     run = choose_one(runs, name)
     if as_json:
-        print(json.dumps(papers(run), indent=1))
-    else:
-        print_papers(run, diff=diff)
+        print(json.dumps({**papers(run), "verdict": verdict(run)}, indent=1))
+        return
+    print_papers(run, diff=diff)
+    if not diff:
+        print(f"\nverdict: {verdict(run)}")
 
 
 @app.command()
@@ -119,6 +122,15 @@ def draw(run: RunDir, out: Path) -> None:
     from hpcft.curves.stitch import stitch
 
     draw_curve(stitch(job_curves(run)), out, run.name)
+
+
+def verdict(run: RunDir) -> str:
+    """What the curves of a run say, in words."""
+    from hpcft.curves.judgement import judge
+    from hpcft.curves.stitch import stitch
+
+    stitched = stitch(job_curves(run))
+    return judge(stitched.curve("train/loss"), stitched.curve("validation/loss"))
 
 
 def job_curves(run: RunDir) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpcft.cli.app import Changes, ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one
-from hpcft.cli.looking import draw
+from hpcft.cli.looking import draw, verdict
 from hpcft.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def wait_for(run: RunDir) -> None:
     show.print_evaluation(run)
     show.print_runs([status])
     if status.step:
+        print(f"verdict: {verdict(run)}")
         picture = run.path / "curve.png"
         try:
             draw(run, picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -130,7 +131,10 @@ def details(run: RunStatus) -> list[str]:
     lines.append(f"  queue      {run.queue}")
     lines.append(f"  run says   {run.says}{beat}")
     if run.validation_loss is not None:
-        lines.append(f"  loss       {_number(run.loss)} in training, {_number(run.validation_loss)} in validation")
+        words = f"{_number(run.loss)} in training, {_number(run.validation_loss)} in validation"
+        lines.append(f"  loss       {words}, perplexity {math.exp(min(run.validation_loss, 700)):.4g}")
+    if run.tokens_per_second is not None:
+        lines.append(f"  speed      {_speed(run)}")
     if run.saved_step is not None:
         lines.append(f"  saved      step {run.saved_step}, {duration(run.saved_age)} ago")
     if run.save_fault is not None:
@@ -142,6 +146,20 @@ def details(run: RunStatus) -> list[str]:
     if run.state in ("running", "queued"):
         lines.append(f"  left       {_left(run)}")
     return lines
+
+
+def _speed(run: RunStatus) -> str:
+    """`5658 tokens/s, 885 of them trained, 14.4% padding, MFU 31.0%, at most 12.3 GB on a card`, as far as known."""
+    words = [f"{_number(run.tokens_per_second, 0)} tokens/s"]
+    if run.trained_tokens_per_second is not None:
+        words.append(f"{run.trained_tokens_per_second:.0f} of them trained")
+    if run.padding_share is not None:
+        words.append(f"{run.padding_share:.1%} padding")
+    if run.mfu is not None:
+        words.append(f"MFU {run.mfu:.1%}")
+    if run.gpu_memory_peak is not None:
+        words.append(f"at most {run.gpu_memory_peak:.1f} GB on a card")
+    return ", ".join(words)
 
 
 def _left(run: RunStatus) -> str:

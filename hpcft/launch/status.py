@@ -32,6 +32,8 @@ STATE_WORDS = {
     "RESIZING": "is changing its size",
 }
 PHASE_WORDS = {"start": "starts", "train": "trains", "evaluate": "evaluates", "save": "saves"}
+SPEEDS = ("tokens_per_second", "trained_tokens_per_second", "padding_share", "mfu", "gpu_memory_peak")
+"""What the running job says of itself, beside its loss."""
 SILENCE = 60.0
 """Seconds without a heartbeat after which that is said; it is renewed every second."""
 
@@ -92,6 +94,13 @@ class RunStatus:
     loss: float | None
     validation_loss: float | None
     tokens_per_second: float | None
+    """Read by all processes, without padding."""
+    trained_tokens_per_second: float | None
+    padding_share: float | None
+    mfu: float | None
+    """Share of what its cards could do at best; None where their peak is not known."""
+    gpu_memory_peak: float | None
+    """GB on the first card, the most so far."""
     phase: str | None
     saved_step: int | None
     saved_age: float | None
@@ -190,7 +199,7 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         total_steps=total,
         loss=_latest(run, "loss"),
         validation_loss=_latest(run, "validation_loss"),
-        tokens_per_second=beat.get("tokens_per_second"),
+        **{key: beat.get(key) for key in SPEEDS},
         phase=beat.get("phase"),
         saved_step=run.saved[0] if run.saved else None,
         saved_age=max(0.0, now - run.saved[1]) if run.saved else None,

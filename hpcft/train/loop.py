@@ -10,7 +10,7 @@ from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, training_loader
 from hpcft.train.control import Stop
 from hpcft.train.evaluate import choice_test, choose, validation_loss
-from hpcft.train.optimizer import learning_rate
+from hpcft.train.log import Log
 from hpcft.train.saving import Saver, finish
 from hpcft.train.step import one_step
 from hpcft.train.training import Training
@@ -21,11 +21,12 @@ def train(training: Training) -> str:
     progress = training.progress
     curve = CurveWriter(training.job.curve) if training.control.rank == 0 else None
     saver = Saver(training, curve)
+    log = Log(training, curve)
     progress.say(resume_step=training.position.step, total_steps=training.total_steps)
     try:
         test_choices(training, "before")
-        evaluate_if_due(training, curve)
-        run_steps(training, curve, saver)
+        evaluate_if_due(training, log)
+        run_steps(training, log, saver)
         test_choices(training, "after")
         saver.last()
     except Stop:
@@ -39,10 +40,10 @@ def train(training: Training) -> str:
     return "finished"
 
 
-def run_steps(training: Training, curve: CurveWriter | None, saver: Saver) -> None:
+def run_steps(training: Training, log: Log, saver: Saver) -> None:
     """Every step that is left, each followed by what is due at it. Raises Stop; the position is then a boundary."""
     position, progress = training.position, training.progress
-    batches = micro_batches(training)
+    batches = log.batches(micro_batches(training))
     for step in range(position.step, training.total_steps):
         progress.note(phase="train")
         started = time.monotonic()
@@ -55,12 +56,8 @@ def run_steps(training: Training, curve: CurveWriter | None, saver: Saver) -> No
             position.window_targets += result.targets
         progress.spent("train", seconds)
         progress.facts.setdefault("first_step", position.step)
-        rate = result.targets / seconds
-        loss = result.loss / result.targets
-        progress.note(last_step=position.step, loss=loss, tokens_per_second=rate, left_out=position.left_out)
-        progress.print_line(position.step, training.total_steps)
-        log(training, curve, result.norm, rate)
-        evaluate_if_due(training, curve)
+        log.step(result, seconds)
+        evaluate_if_due(training, log)
         saver.after_step()
 
 
@@ -71,34 +68,19 @@ def micro_batches(training: Training) -> Iterator[Batch]:
     return iter(training_loader(training.train, training.share, first, total, training.pad, workers))
 
 
-def log(training: Training, curve: CurveWriter | None, norm: float, rate: float) -> None:
-    """A point of the training curve, where one is due; the window is the same whatever cut the run."""
-    position, recipe = training.position, training.recipe
-    step = position.step
-    if step % recipe.train.log_every and step != training.total_steps:
-        return
-    if curve:
-        if position.window_targets:
-            curve.scalar("train/loss", position.window_loss / position.window_targets, step)
-        curve.scalar("train/learning_rate", learning_rate(recipe.train, step - 1, training.total_steps), step)
-        curve.scalar("train/gradient_norm", norm, step)
-        curve.scalar("train/tokens_per_second", rate, step)
-    position.window_loss, position.window_targets = 0.0, 0
-
-
-def evaluate_if_due(training: Training, curve: CurveWriter | None) -> None:
+def evaluate_if_due(training: Training, log: Log) -> None:
     """The validation loss, at step 0, every so many steps and at the end; once for each step. Raises Stop."""
     position, every = training.position, training.recipe.evaluate.every
     due = position.step == training.total_steps or (every and position.step % every == 0)
     if training.validation is None or not due or position.evaluated == position.step:
         return
     batch = training.recipe.evaluate.batch_size
+    started = time.monotonic()
     with training.progress.phase("evaluate"):
         loss = validation_loss(training.model, training.validation, batch, training.pad, training.control, training.amp)
     position.evaluated = position.step
     training.progress.note(validation_loss=loss)
-    if curve:
-        curve.scalar("validation/loss", loss, position.step)
+    log.validation(loss, time.monotonic() - started)
 
 
 def test_choices(training: Training, when: str) -> None:

@@ -30,6 +30,8 @@ class StepResult:
     """Of the gradient, before clipping."""
     updated: bool
     """Whether the weights have changed."""
+    scale: float | None = None
+    """What the fp16 loss was multiplied by."""
 
 
 def one_step(training: Training, batches: Iterator[Batch], step: int) -> StepResult:
@@ -50,11 +52,12 @@ def one_step(training: Training, batches: Iterator[Batch], step: int) -> StepRes
             # DDP averages over the processes, and the loss is a mean over the step's targets.
             accelerator.backward(micro_loss * (share.ranks / max(targets, 1)))
         loss += micro_loss.detach().double()
-    total = training.control.total(float(loss))
+    total = training.control.total(float(loss))  # waits for the GPU, so that the next line need not
+    scale = accelerator.scaler.get_scale() if accelerator.scaler is not None else None
     norm = float(accelerator.clip_grad_norm_(training.model.parameters(), recipe.train.clip_norm or math.inf))
     updated = update(training, step, total, norm)
     training.optimizer.zero_grad()
-    return StepResult(total, max(targets, 1), norm, updated)
+    return StepResult(total, max(targets, 1), norm, updated, scale)
 
 
 def update(training: Training, step: int, loss: float, norm: float) -> bool:

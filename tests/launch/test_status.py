@@ -99,6 +99,17 @@ def test_what_slurm_says_and_what_the_run_says_stand_apart(tmp_path: Path) -> No
     )  # fmt: skip
 
 
+def test_speeds_are_said_as_far_as_the_job_knows_them(tmp_path: Path) -> None:
+    run = cut_run(tmp_path)
+    assert "  speed      612 tokens/s" in details(status_of(run, BOTH))
+    assert "  loss       0.7500 in training, 0.8000 in validation, perplexity 2.226" in details(status_of(run, BOTH))
+    beat = run.job(3).heartbeat or {}
+    more = {"trained_tokens_per_second": 41.0, "padding_share": 0.031, "mfu": 0.31, "gpu_memory_peak": 12.34}
+    write_json(run.job(3).path / "heartbeat.json", {**beat, **more})
+    words = "612 tokens/s, 41 of them trained, 3.1% padding, MFU 31.0%, at most 12.3 GB on a card"
+    assert f"  speed      {words}" in details(status_of(run, BOTH))
+
+
 def test_a_slurm_that_is_silent_changes_nothing_of_what_the_run_says_and_concludes_nothing(tmp_path: Path) -> None:
     run = cut_run(tmp_path)
     status = status_of(run, {}, silent=True)

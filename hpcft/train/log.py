@@ -1,0 +1,140 @@
+"""What is logged of each step: points of the curve, and the numbers that `hpcft status` shows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from hpcft.curves.writer import CurveWriter
+from hpcft.data.batches import Batch
+from hpcft.train import flops
+from hpcft.train.optimizer import learning_rate
+from hpcft.train.step import StepResult
+from hpcft.train.training import Training
+
+
+@dataclass
+class Meter:
+    """This job's part of the time since the last point: speeds need not be the same whatever cut the run."""
+
+    seconds: float = 0.0
+    waited: float = 0.0
+    """Of these, for the next micro-batch."""
+    tokens: int = 0
+    """Read by all processes, without padding."""
+    targets: int = 0
+    flops: float = 0.0
+
+
+@dataclass
+class Log:
+    """The log of a job. What is a loss or a count is the same whatever cut the run; its window is in the Position."""
+
+    training: Training
+    curve: CurveWriter | None
+    meter: Meter = field(default_factory=Meter)
+    step_waited: float = 0.0
+    step_tokens: int = 0
+    step_places: int = 0
+    flops: flops.Flops | None = None
+    peak: float | None = None
+
+    def __post_init__(self) -> None:
+        accelerator = self.training.accelerator
+        if accelerator.device.type == "cuda":
+            name = torch.cuda.get_device_name(accelerator.device)
+            self.peak = flops.peak(name, self.training.recipe.train.precision)
+        self.flops = flops.count(self.training.model.model)
+
+    def batches(self, source: Iterator[Batch]) -> Iterator[Batch]:
+        """The same micro-batches; what they hold, and how long each was waited for, is noted."""
+        while True:
+            started = time.monotonic()
+            batch = next(source, None)
+            self.step_waited += time.monotonic() - started
+            if batch is None:
+                return
+            self.step_tokens += int(batch["mask"].count_nonzero())
+            self.step_places += batch["mask"].numel()
+            yield batch
+
+    def step(self, result: StepResult, seconds: float) -> None:
+        """Count a step that is done, which took so long, and write a point where one is due.
+
+        On a GPU the seconds are true because the loss, which the step ends by reading, waits for it.
+        """
+        training, position, meter = self.training, self.training.position, self.meter
+        rows = training.share.step_rows(position.step - 1)
+        lengths = training.train.offsets[rows + 1] - training.train.offsets[rows]
+        tokens = int(lengths.sum())
+        meter.seconds += seconds
+        meter.waited += self.step_waited
+        meter.tokens += tokens
+        meter.targets += result.targets
+        if self.flops:
+            meter.flops += self.flops.of(tokens, result.targets, int((lengths.astype("int64") ** 2).sum()))
+        position.window_tokens += self.step_tokens
+        position.window_places += self.step_places
+        self.step_waited, self.step_tokens, self.step_places = 0.0, 0, 0
+        loss = result.loss / result.targets
+        facts = {"last_step": position.step, "loss": loss, "left_out": position.left_out}
+        training.progress.note(**facts, **self._speeds())
+        training.progress.print_line(position.step, training.total_steps)
+        if position.step % training.recipe.train.log_every == 0 or position.step == training.total_steps:
+            self._point(result)
+
+    def _speeds(self) -> dict[str, float]:
+        """Since the last point: what `status` shows."""
+        meter, position = self.meter, self.training.position
+        found = {
+            "tokens_per_second": meter.tokens / meter.seconds,
+            "trained_tokens_per_second": meter.targets / meter.seconds,
+            "padding_share": 1 - position.window_tokens / max(1, position.window_places),
+        }
+        if self.peak and self.flops:
+            found["mfu"] = meter.flops / (meter.seconds * self.training.control.ranks * self.peak)
+        if self.training.accelerator.device.type == "cuda":
+            found["gpu_memory_peak"] = torch.cuda.max_memory_allocated() / 1e9
+        return found
+
+    def _point(self, result: StepResult) -> None:
+        training, position, meter, speeds = self.training, self.training.position, self.meter, self._speeds()
+        if curve := self.curve:
+            step = position.step
+            if position.window_targets:
+                curve.scalar("train/loss", position.window_loss / position.window_targets, step)
+            rate = learning_rate(training.recipe.train, step - 1, training.total_steps)
+            curve.scalar("train/learning_rate", rate, step)
+            curve.scalar("train/gradient_norm", result.norm, step)
+            curve.scalar("train/padding_share", speeds.pop("padding_share"), step)
+            curve.scalar("train/steps_left_out", position.left_out, step)
+            if result.scale is not None:
+                curve.scalar("train/loss_scale", result.scale, step)
+            for name, value in speeds.items():
+                curve.scalar(f"speed/{name}", value, step)
+            curve.scalar("seconds/data", meter.waited, step)
+            curve.scalar("seconds/compute", meter.seconds - meter.waited, step)
+        position.window_loss, position.window_targets = 0.0, 0
+        position.window_tokens, position.window_places = 0, 0
+        self.meter = Meter()
+
+    def validation(self, loss: float, seconds: float) -> None:
+        """A validation loss, its perplexity, and the seconds that it took."""
+        if self.curve:
+            step = self.training.position.step
+            self.curve.scalar("validation/loss", loss, step)
+            self.curve.scalar("validation/perplexity", perplexity(loss), step)
+            self.curve.scalar("seconds/evaluation", seconds, step)
+
+
+def perplexity(loss: float) -> float:
+    """e to the loss of a token in nats; infinity where that is too large to write down.
+
+    >>> round(perplexity(2.0), 3)
+    7.389
+    """
+    return math.exp(loss) if loss < 700 else math.inf
