@@ -1,37 +1,35 @@
-"""`python -m tests.benchmarks`: all benchmarks, as a table and in build/bench.json; exit code 1 for a missed goal."""
+"""`python -m tests.benchmarks`: all benchmarks, as a table and in build/bench.json; exit code 1 for a missed goal.
+
+With names, only those: `python -m tests.benchmarks tokens stall`.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from tests.benchmarks.launcher import help_row, launcher_rows
-from tests.benchmarks.rows import Row
+from tests.benchmarks.rows import Row, report
+from tests.benchmarks.tokens import token_rows
 
 OUT = Path("build/bench.json")
+PARTS: dict[str, Callable[[Path], Iterable[Row]]] = {
+    "help": lambda folder: [help_row()],
+    "launcher": launcher_rows,
+    "tokens": token_rows,
+}
 
 
-def main() -> int:
+def main(names: Sequence[str]) -> int:
     """The exit code."""
-    rows: list[Row] = [help_row()]
-    with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        rows += launcher_rows(Path(folder))
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
-    table = Table("benchmark", "ours", "peer", "ratio", "goal", "holds")
-    for row in rows:
-        digits = 0 if row.unit == "calls" else 3
-        ours, peer = (f"{value:.{digits}f} {row.unit}" for value in (row.ours, row.peer))
-        holds = "[green]yes[/]" if row.holds else "[red]no[/]"
-        table.add_row(row.name, ours, peer, f"{row.ratio:.2f}", row.goal, holds)
-    Console(width=120).print(table)
-    return 0 if all(row.holds for row in rows) else 1
+    rows: list[Row] = []
+    for name in names or PARTS:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+            rows += PARTS[name](Path(folder))
+    return report(rows, OUT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
