@@ -64,8 +64,10 @@ def explain(run: RunDir) -> list[str]:
     if case.ending in ("terminated", "cancelled"):
         return [*lines, "", f"Nothing is to be mended: `hpcft resume {run.name}` goes on from its newest checkpoint."]
     cluster = chain.run_cluster(run)
-    asked = case.account.asked_memory if case.account else None
-    evidence = Evidence(case.reason, case.account.state if case.account else "", asked)
+    known = case.account
+    evidence = Evidence(case.reason)
+    if known:
+        evidence = Evidence(case.reason, known.state, known.asked_memory, known.used_memory)
     lines += ["", *mend(run.name, facts.recipe, cluster, evidence, goes_on=status.state in ("running", "queued"))]
     return lines
 
