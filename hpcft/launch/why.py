@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcft.ending import ENDINGS
 from hpcft.launch import chain
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
-from hpcft.launch.logs import log_files
+from hpcft.launch.logs import log_files, spoken
 from hpcft.launch.mend import Evidence, mend
 from hpcft.launch.slurm_account import Account, account
 from hpcft.launch.status import LIVE, RunStatus, ask, read_status
@@ -170,7 +170,9 @@ def last_error(job: JobDir) -> tuple[Path, list[str]] | None:
     path = job.log if job.log in files else files[-1]
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
-        text = file.read().decode(errors="replace")
+        text = spoken(file.read().decode(errors="replace"))
+    if not text.strip():
+        return None
     lines = [line for line in text.splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     error = lines[starts[-1] :] if starts else lines
