@@ -31,12 +31,13 @@ def last_granted(run: RunDir) -> int:
     One that hpcft took out of the queue again before it began does not count.
     """
     before = run.submitted_before
-    lapsed = [
-        job
-        for job in run.jobs()
-        if job.number > before and not job.started and (job.ended or {}).get("found_by") == "hpcft"
-    ]
+    lapsed = [job for job in run.jobs() if job.number > before and has_lapsed(job.started, job.ended)]
     return before + run.recipe.resources.jobs + len(lapsed)
+
+
+def has_lapsed(started: dict[str, Any] | None, ended: dict[str, Any] | None) -> bool:
+    """Whether hpcft took a job out of the queue before it began, of which these are the facts."""
+    return not started and (ended or {}).get("found_by") == "hpcft"
 
 
 def write_ending(job: JobDir, ending: str, **facts: Any) -> None:
