@@ -26,16 +26,25 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:
         what = f'train.precision = "bf16": {cluster.name}\'s {cluster.gpu or "GPU"} has no bf16.'
         yield Fault(file.where("train.precision"), what, 'Use "fp16" or "fp32".')
-    cores = recipe.local_processes * (resources.cpus_per_process or 0)
-    if cluster.cpus_per_node and cores > cluster.cpus_per_node:
-        what = f"resources.cpus_per_process = {resources.cpus_per_process}: {cores} cores for the"
-        what += f" {recipe.local_processes} processes of a node, and one of {cluster.name} has {cluster.cpus_per_node}."
-        fix = f"Write {max(1, cluster.cpus_per_node // recipe.local_processes)} at most."
-        yield Fault(file.where("resources.cpus_per_process"), what, fix)
+    if cluster.cpus_per_node:
+        yield from core_faults(file, cluster.cpus_per_node, f"one of {cluster.name} has {cluster.cpus_per_node}")
     yield from _walltime_faults(file, cluster)
     if cluster.max_submit and cluster.jobs_may_submit and 1 + resources.queued > cluster.max_submit:
         what = f"resources.queued = {resources.queued}: {cluster.name} takes {cluster.max_submit} jobs of a user."
         yield Fault(file.where("resources.queued"), what, f"Write {cluster.max_submit - 1} at most.")
+
+
+def core_faults(file: RecipeFile, most: int, has: str) -> Iterator[Fault]:
+    """That the recipe's processes need more cores than a node has, at the key that is to blame; `has` says how many."""
+    resources, number = file.recipe.resources, file.recipe.local_processes
+    each = resources.cpus_per_process or (0 if resources.gpus else 1)
+    if number * each <= most:
+        return
+    key, value, fix = "resources.cpus_per_process", each, most // number
+    if resources.processes and not resources.gpus and number > most:  # one core each is too many already
+        key, value, fix = "resources.processes", number, most // each
+    what = f"{key} = {value}: {number * each} cores for the {number} processes of a node, and {has}."
+    yield Fault(file.where(key), what, f"Write {max(1, fix)} at most.")
 
 
 def wrong_site(cluster: Cluster, where: str) -> Iterator[Fault]:

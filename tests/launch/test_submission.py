@@ -69,6 +69,7 @@ def test_a_job_is_made_of_recipe_cluster_and_env_and_nothing_else() -> None:
 def test_a_job_without_gpus_asks_for_none_and_for_the_cores_of_its_processes() -> None:
     options = slurm_options(recipe(gpus=0, processes=3, cpus_per_process=2, memory="8G"), CLUSTER)
     assert (options["cpus-per-task"], options["mem"]) == ("6", "8G")
+    assert slurm_options(recipe(gpus=0, processes=3), CLUSTER)["cpus-per-task"] == "3", "a core for each"
     assert not {"gpus-per-node", "mem-per-gpu"} & set(options)
 
 
