@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from hpcft.errors import Fault
 from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Cluster, files_here, user_folder
+from hpcft.launch.words import count
 from hpcft.recipe import RecipeFile
 from hpcft.schema import walltime_seconds
 
@@ -43,7 +44,7 @@ def core_faults(file: RecipeFile, most: int, has: str) -> Iterator[Fault]:
     key, value, fix = "resources.cpus_per_process", each, most // number
     if resources.processes and not resources.gpus and number > most:  # one core each is too many already
         key, value, fix = "resources.processes", number, most // each
-    what = f"{key} = {value}: {number * each} cores for the {number} processes of a node, and {has}."
+    what = f"{key} = {value}: {number * each} cores for the {count(number, 'process')} of a node, and {has}."
     yield Fault(file.where(key), what, f"Write {max(1, fix)} at most.")
 
 

@@ -87,7 +87,7 @@ def test_what_no_node_could_ever_run_is_refused_before_the_queue(site: Site) -> 
         "--set resources.memory: each node would have to give 900G of memory, and has 244G. Ask for less."
     )
     assert refusal(site, "resources.cpus_per_process=30", cpus_per_node=None) == (
-        "--set resources.cpus_per_process: resources.cpus_per_process = 30: 30 cores for the 1 processes of a node, "
+        "--set resources.cpus_per_process: resources.cpus_per_process = 30: 30 cores for the 1 process of a node, "
         "and those there have 24. Write 24 at most."
     )
     assert refusal(site, "resources.nodes=2") == (
