@@ -209,6 +209,24 @@ def test_status_without_runs_says_where_it_looked_and_is_no_error(desk: Desk) ->
     assert json.loads(desk.run("status", "--json", "--runs", "none").out) == {"runs": []}
 
 
+def test_before_the_first_run_the_sites_folder_is_named_and_not_one_beside_the_user(desk: Desk) -> None:
+    def looked_in() -> str:
+        return desk.run("status").out.removeprefix("no run in ").partition(";")[0]
+
+    def file(name: str, more: str = "") -> None:
+        text = f"kind: slurm\nruns: {desk.folder}/{name}\n{more}"
+        desk.write(f"home/.config/hpcft/clusters/{name}.yaml", text)
+
+    assert looked_in() == "runs"
+    file("scratch")
+    assert looked_in() == "scratch"
+    file("other")
+    assert looked_in() == "runs", "either may be meant"
+    desk.patch.setattr("socket.gethostname", lambda: "login1")
+    file("work", "hosts: ['login*']\n")
+    assert looked_in() == "work"
+
+
 def test_a_name_given_twice_is_shown_once(desk: Desk) -> None:
     make_run(desk, "demo")
     assert [
