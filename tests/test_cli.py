@@ -17,6 +17,7 @@ from hpcft.errors import UserError
 from hpcft.launch.show import print_jobs, print_runs
 from hpcft.launch.status import JobStatus, RunStatus
 from hpcft.rundir import RunDir, write_json
+from tests.curves.chains import add_points
 from tests.desk import Desk, make_desk
 
 HELP = """\
@@ -160,6 +161,18 @@ def test_a_picture_that_cannot_be_drawn_says_why(desk: Desk) -> None:
         2,
         "hpcft: demo: no picture: There is nothing to draw yet: no job of this run has logged a loss.\n",
     )
+
+
+def test_a_picture_makes_its_folder_and_names_another_place_where_it_cannot(desk: Desk) -> None:
+    run = make_run(desk, "demo")
+    write_json(run.job(1).path / "resumed.json", {"step": 0, "total_steps": 10})
+    add_points(run.job(1).curve, "train/loss", [1, 2], 1)
+    said = desk.run("plot", "demo", "-o", "new/deep/x.svg", "--runs", "runs")
+    assert (said.code, said.out, said.err) == (0, "new/deep/x.svg\n", "")
+    assert (desk.folder / "new/deep/x.svg").stat().st_size
+    said = desk.run("plot", "demo", "-o", "train.jsonl/x.svg", "--runs", "runs")
+    reason = "train.jsonl/x.svg cannot be written: not a directory."
+    assert (said.code, said.out, said.err) == (2, "", f"hpcft: -o: {reason} Name another place.\n")
 
 
 def test_tensorboard_without_a_run_says_where_it_looked(desk: Desk) -> None:
