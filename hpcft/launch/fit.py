@@ -21,7 +21,7 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if recipe.notify.mail and cluster.kind == "local":
         fix = "Use notify.command or notify.webhook."
         yield Fault(file.where("notify.mail"), "notify.mail is sent by Slurm, and this machine has none.", fix)
-    if cluster.account_needed and not (resources.account or cluster.account or cluster.options.get("account")):
+    if cluster.account_needed and not (resources.account or cluster.account):
         yield _no_account(file, cluster)
     yield from _gpu_faults(file, cluster)
     if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:

@@ -46,9 +46,10 @@ def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partit
         if not wrong and resources.gpus > most:
             what = f"resources.gpus = {resources.gpus}: the nodes there have {most}."
             yield Fault(file.where("resources.gpus"), what, f"Ask for {most} at most.")
-    total = sum(kind.number for kind in nodes)
+    # A job runs in one partition, whichever of several Slurm takes; and a node may be in more than one.
+    total = max(sum(kind.number for kind in part.nodes) for part in chosen if isinstance(part, Partition))
     if resources.nodes > total:
-        there = "the partition" if resources.partition or cluster.partition else "the cluster"
+        there = "the partition" if len(chosen) == 1 else "the largest partition"
         what = f"resources.nodes = {resources.nodes}: {there} has {total}."
         yield Fault(file.where("resources.nodes"), what, f"Ask for {total} at most.")
     yield from _size_faults(file, site, nodes)
