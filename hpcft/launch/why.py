@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcft.ending import ENDINGS
+from hpcft.ending import ENDINGS, STATES
 from hpcft.launch import chain
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
 from hpcft.launch.logs import log_files, spoken
@@ -23,16 +23,6 @@ TAIL = 64_000
 """Bytes at the end of a log in which its last error is looked for."""
 LINES = 12
 """Lines of it that are shown."""
-SAID = {
-    "OUT_OF_MEMORY": "it used more host memory than it had asked for, and Slurm ended it",
-    "TIMEOUT": "its walltime ended before it had saved",
-    "NODE_FAIL": "its node failed",
-    "BOOT_FAIL": "its node did not start",
-    "PREEMPTED": "another job pushed it out",
-    "DEADLINE": "its deadline passed",
-    "CANCELLED": "it was cancelled",
-}
-"""What Slurm's states say about the death of a job."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +143,7 @@ def _facts(case: Case) -> Iterator[tuple[str, str]]:
         yield "exit", f"{what}{'' if rank is None else f', of rank {rank}'}"
     if known:
         by = f" by {known.ended_by}" if known.ended_by else ""
-        meaning = f": {SAID[known.state]}" if known.state in SAID else ""
+        meaning = f": {STATES[known.state]}" if known.state in STATES else ""
         yield "Slurm", f"{known.state}{by}, exit code {known.exit_code}{meaning}"
         if known.used_memory is not None:
             of = f" of {amount(known.asked_memory)}" if known.asked_memory else ""

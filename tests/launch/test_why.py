@@ -98,7 +98,7 @@ def test_a_crash_is_told_with_its_last_error_and_the_command_that_may_help(desk:
     "row, says, mended",
     [
         ("4712|OUT_OF_MEMORY|0:125|gpu002|8G||x|x", "OUT_OF_MEMORY, exit code 0:125: it used more host memory than it "
-         "had asked for, and Slurm ended it", "  hpcft resume demo --set resources.memory=12G"),
+         "had asked for", "  hpcft resume demo --set resources.memory=12G"),
         ("4712|TIMEOUT|0:0|gpu002|8G||x|x", "TIMEOUT, exit code 0:0: its walltime ended before it had saved",
          "  hpcft resume demo --set resources.walltime=0:15:00"),
         ("4712|NODE_FAIL|1:0|gpu002|8G||x|x", "NODE_FAIL, exit code 1:0: its node failed",
