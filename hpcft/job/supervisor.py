@@ -16,7 +16,7 @@ from typing import Any
 
 from hpcft.ending import close_gone, write_ending
 from hpcft.errors import UserError
-from hpcft.job import notice, verdict
+from hpcft.job import verdict
 from hpcft.job.deadline import Deadline, Signals, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
@@ -24,7 +24,7 @@ from hpcft.job.processes import Death, die_with_parent
 from hpcft.job.queueing import Queueing
 from hpcft.job.scratch import scratch_folder
 from hpcft.job.workers import REFUSED, Workers
-from hpcft.launch import chain, envfacts, hub, local, nodes, slurm
+from hpcft.launch import chain, envfacts, hub, local, nodes, notice, slurm
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.envfit import modules_needed
 from hpcft.launch.pace import jobs_needed
