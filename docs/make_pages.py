@@ -41,7 +41,7 @@ machine. They say where each fact is from, and what is not known of a site is le
 |---|---|
 | `hpcft cluster list` | all files, and which is this site's; `?` where a file names no `hosts` |
 | `hpcft cluster show [NAME]` | one with all that it takes from others, and where each key stands |
-| `hpcft cluster check [NAME]` | holds it against what `sinfo` and `sacctmgr` say; each difference with its mend |
+| `hpcft cluster check [NAME]` | holds it against what Slurm says; each difference with its mend |
 | `hpcft cluster init [-o FILE]` | drafts one from the same |
 
 ## A file of your own

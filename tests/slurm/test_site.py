@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.slurm.conftest import need_slurm
-from tests.slurm.lab import Lab, user_name
+from tests.slurm.lab import Lab, LabError, user_name
 from tests.slurm.processes import eventually
 from tests.slurm.runs import Site, make_site, queue
 
@@ -161,7 +161,7 @@ def test_check_agrees_with_a_true_file_and_names_what_is_not(site: Site) -> None
     true = str(site.folder / "lab.yaml")
     assert site.hpcft("cluster", "check", true) == "lab agrees with Slurm.\n"
     wrong = {"max_walltime": "18:00:00", "max_submit": 20, "gpus_per_node": 4, "partition_walltime": "24:00:00"}
-    wrong |= {"cpus_per_gpu": 6}
+    wrong |= {"cpus_per_gpu": 6, "reservation": "course", "exclude": ["nosuch[1-2]"]}
     (site.folder / "wrong.yaml").write_text(yaml.safe_dump({"extends": "./lab.yaml", **wrong}, sort_keys=False))
     said = site.hpcft("cluster", "check", str(site.folder / "wrong.yaml"), code=2).replace(f"{site.folder}/", "")
     assert said.splitlines() == [
@@ -169,7 +169,12 @@ def test_check_agrees_with_a_true_file_and_names_what_is_not(site: Site) -> None
         'hpcft: wrong.yaml:5: partition_walltime = "24:00:00": the partition GPU allows 18:00:00. Write "18:00:00".',
         'hpcft: wrong.yaml:2: max_walltime = "18:00:00": your association or qos allows 2:00:00. Write "2:00:00".',
         "hpcft: wrong.yaml:3: max_submit = 20: Slurm takes 6 jobs of yours. Write 6.",
+        'hpcft: wrong.yaml:7: reservation = "course": Slurm has no such reservation. Remove it: there is none at all.',
+        'hpcft: wrong.yaml:8: exclude = "nosuch[1-2]": Slurm has no node nosuch1, and sbatch would refuse every job. '
+        "Remove it.",
     ]
+    with pytest.raises(LabError, match="Invalid node name specified"):
+        site.lab.run("sbatch", "--exclude=nosuch1", "--wrap=true")
 
 
 def test_a_drafted_file_agrees_with_the_slurm_it_was_drafted_from(site: Site) -> None:
