@@ -41,7 +41,7 @@ machine. They say where each fact is from, and what is not known of a site is le
 |---|---|
 | `hpcft cluster list` | all files, and which is this site's; `?` where a file names no `hosts` |
 | `hpcft cluster show [NAME]` | one with all that it takes from others, and where each key stands |
-| `hpcft cluster check [NAME]` | holds it against what `sinfo` and `sacctmgr` say; each difference with its mend |
+| `hpcft cluster check [NAME]` | holds it against what Slurm says; each difference with its mend |
 | `hpcft cluster init [-o FILE]` | drafts one from the same |
 
 ## A file of your own
@@ -86,7 +86,8 @@ Of several nodes each gets the same, and one task: the batch process is one pyth
 
 Only `setup`, whose lines are shell. Names of Slurm's have a shape, and anything else in their place is refused. Values
 of `options` and the folders of runs and envs may hold blanks, quotes and `$(...)`, and reach Slurm and python as they
-are; line breaks and backslashes are refused, and `%` and `:` in the folder of runs, which Slurm and PYTHONPATH misread.
+are; line breaks and backslashes are refused, and `%` and `:` in the folder of runs, which Slurm and PYTHONPATH misread,
+and `:` in that of an env, which PATH does.
 The tables below are made from `hpcft/launch/cluster.py` by `docs/make_pages.py`.
 """
 

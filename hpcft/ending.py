@@ -31,12 +31,13 @@ def last_granted(run: RunDir) -> int:
     One that hpcft took out of the queue again before it began does not count.
     """
     before = run.submitted_before
-    lapsed = [
-        job
-        for job in run.jobs()
-        if job.number > before and not job.started and (job.ended or {}).get("found_by") == "hpcft"
-    ]
+    lapsed = [job for job in run.jobs() if job.number > before and has_lapsed(job.started, job.ended)]
     return before + run.recipe.resources.jobs + len(lapsed)
+
+
+def has_lapsed(started: dict[str, Any] | None, ended: dict[str, Any] | None) -> bool:
+    """Whether hpcft took a job out of the queue before it began, of which these are the facts."""
+    return not started and (ended or {}).get("found_by") == "hpcft"
 
 
 def write_ending(job: JobDir, ending: str, **facts: Any) -> None:
@@ -74,17 +75,18 @@ def close_gone(job: JobDir, newest: int | None, found_by: str, state: str = "", 
         time=beat.get("time") or (started or {}).get("time") or time.time(),
         found_by=found_by,
         progress=bool(started) and newest is not None and newest > (saved_before or 0),
-        reason=f"{died}{STATES.get(state, '')}",
+        reason=f"{died}: {STATES[state]}" if state in STATES else died,
         fix="See `hpcft logs`.",
     )
 
 
 STATES = {
-    "NODE_FAIL": ": its node failed",
-    "OUT_OF_MEMORY": ": it used more host memory than it had asked for",
-    "TIMEOUT": ": its walltime ended before it had saved",
-    "PREEMPTED": ": another job pushed it out",
-    "CANCELLED": ": it was cancelled",
-    "BOOT_FAIL": ": its node did not start",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not start",
+    "OUT_OF_MEMORY": "it used more host memory than it had asked for",
+    "TIMEOUT": "its walltime ended before it had saved",
+    "DEADLINE": "its deadline passed",
+    "PREEMPTED": "another job pushed it out",
+    "CANCELLED": "it was cancelled",
 }
-"""What Slurm's state adds to the reason of a kill."""
+"""What Slurm's states say about the death of a job."""

@@ -17,6 +17,7 @@ from hpcft.errors import UserError
 from hpcft.launch.show import print_jobs, print_runs
 from hpcft.launch.status import JobStatus, RunStatus
 from hpcft.rundir import RunDir, write_json
+from tests.curves.chains import add_points
 from tests.desk import Desk, make_desk
 
 HELP = """\
@@ -162,6 +163,18 @@ def test_a_picture_that_cannot_be_drawn_says_why(desk: Desk) -> None:
     )
 
 
+def test_a_picture_makes_its_folder_and_names_another_place_where_it_cannot(desk: Desk) -> None:
+    run = make_run(desk, "demo")
+    write_json(run.job(1).path / "resumed.json", {"step": 0, "total_steps": 10})
+    add_points(run.job(1).curve, "train/loss", [1, 2], 1)
+    said = desk.run("plot", "demo", "-o", "new/deep/x.svg", "--runs", "runs")
+    assert (said.code, said.out, said.err) == (0, "new/deep/x.svg\n", "")
+    assert (desk.folder / "new/deep/x.svg").stat().st_size
+    said = desk.run("plot", "demo", "-o", "train.jsonl/x.svg", "--runs", "runs")
+    reason = "train.jsonl/x.svg cannot be written: not a directory."
+    assert (said.code, said.out, said.err) == (2, "", f"hpcft: -o: {reason} Name another place.\n")
+
+
 def test_tensorboard_without_a_run_says_where_it_looked(desk: Desk) -> None:
     said = desk.run("tensorboard", "--runs", "none")
     assert (said.code, said.out) == (2, "")
@@ -207,6 +220,24 @@ def test_status_without_runs_says_where_it_looked_and_is_no_error(desk: Desk) ->
     assert (said.code, said.err) == (0, "")
     assert said.out == "no run in none; --runs or HPCFT_RUNS names another folder\n"
     assert json.loads(desk.run("status", "--json", "--runs", "none").out) == {"runs": []}
+
+
+def test_before_the_first_run_the_sites_folder_is_named_and_not_one_beside_the_user(desk: Desk) -> None:
+    def looked_in() -> str:
+        return desk.run("status").out.removeprefix("no run in ").partition(";")[0]
+
+    def file(name: str, more: str = "") -> None:
+        text = f"kind: slurm\nruns: {desk.folder}/{name}\n{more}"
+        desk.write(f"home/.config/hpcft/clusters/{name}.yaml", text)
+
+    assert looked_in() == "runs"
+    file("scratch")
+    assert looked_in() == "scratch"
+    file("other")
+    assert looked_in() == "runs", "either may be meant"
+    desk.patch.setattr("socket.gethostname", lambda: "login1")
+    file("work", "hosts: ['login*']\n")
+    assert looked_in() == "work"
 
 
 def test_a_name_given_twice_is_shown_once(desk: Desk) -> None:

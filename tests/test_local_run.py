@@ -215,6 +215,7 @@ def test_logs_are_followed_across_jobs(parts: Path, tmp_path: Path) -> None:
     places = [words.index(f"==> job{number:03d}-local{number} <==") for number in numbers]
     assert places == sorted(places)
     assert "hpcft: begins at step 0 of 1200" in words and "hpcft: goes on at step" in words
+    assert words.endswith("==> logs is finished at step 1200. <==\n") and "submitit INFO" not in words
 
 
 def test_two_supervisors_never_write_to_one_run(parts: Path, tmp_path: Path) -> None:

@@ -64,22 +64,26 @@ def runs_folder(given: Path | None, cluster: Any = None) -> Path:
 
 
 def _only_cluster_folder() -> Path:
-    """Without a recipe: the runs of the one known cluster that has any, else ./runs."""
-    from hpcft.launch.cluster import Choice, cluster_files, read_cluster
+    """Without a recipe: the runs of the one known cluster that has any, else the place for those of this site's
+    cluster or of the user's only own one, else ./runs."""
+    from hpcft.launch.cluster import Choice, cluster_files, read_cluster_file, user_folder
     from hpcft.rundir import find_runs
 
-    folders = []
+    used, here, own = [], [], []
     for name in cluster_files():
         try:
-            folder = read_cluster(Choice(name, "--cluster")).runs_folder().resolve()
+            file = read_cluster_file(Choice(name, "--cluster"))
+            folder = file.cluster.runs_folder().resolve()
         except UserError:
             continue  # a site whose variables are not set here
-        if find_runs(folder):
-            folders.append(folder)
-    if len(set(folders)) > 1:
-        names = ", ".join(map(str, folders))
+        used += [folder] if find_runs(folder) else []
+        here += [folder] if file.cluster.is_here() else []
+        own += [folder] if file.path.parent == user_folder() else []
+    if len(set(used)) > 1:
+        names = ", ".join(map(str, dict.fromkeys(used)))
         raise UserError(Fault("--runs", f"runs lie in several folders: {names}.", "Name one, or set HPCFT_RUNS."))
-    return folders[0] if folders else Path("runs").resolve()
+    likely = next((folders for folders in (used, here, own) if len(set(folders)) == 1), [Path("runs").resolve()])
+    return likely[0]
 
 
 def choose(root: Path, names: list[str] | None) -> list[RunDir]:

@@ -42,6 +42,7 @@ def show(name: Name = None) -> None:
 def check(name: Name = None) -> None:
     """Hold a cluster file against what Slurm says."""
     from hpcft.launch.site import differences, unknown
+    from hpcft.launch.site_names import name_differences
     from hpcft.launch.slurm_site import read_site
 
     file = _find(name)
@@ -53,7 +54,7 @@ def check(name: Name = None) -> None:
         raise UserError(Fault("sinfo", "did not answer.", "Run this on a login node of the cluster."))
     for line in unknown(facts):
         print(f"unknown: {line}")
-    if faults := list(differences(file, facts)):
+    if faults := [*differences(file, facts), *name_differences(file, facts)]:
         raise UserError(faults)
     print(f"{file.cluster.name} agrees with Slurm.")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hpcft.launch.cluster import Cluster
     from hpcft.launch.condaenv import Env
     from hpcft.launch.envcheck import Row
+    from hpcft.recipe import Resources
 
 env = typer.Typer(help="Make, check and lock environments.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(env, name="env")
@@ -48,8 +49,8 @@ def check(name: EnvName = None, cluster: ClusterName = None) -> None:
     """Try an env on a node of the cluster, in a job of a minute. Exit code 1 if jobs would fail in it."""
     from hpcft.launch import envcheck
 
-    found, site = _chosen(name, cluster)
-    rows = envcheck.check(found, site, name or "hpcft env check")
+    found, site, asked = _chosen(name, cluster)
+    rows = envcheck.check(found, site, name or "hpcft env check", asked)
     _print_rows(f"{found.prefix} on {site.name}", rows)
     if any(row.fault and row.grave for row in rows):
         raise typer.Exit(1)
@@ -65,7 +66,7 @@ def lock(
     from hpcft.launch.condaenv import read_facts
     from hpcft.launch.envlock import write_lock
 
-    found, _ = _chosen(name, cluster)
+    found, _, _ = _chosen(name, cluster)
     folder = out or (found.file.lock if found.file else Path(f"{found.prefix.name}.lock"))
     facts = read_facts(found, ("--freeze",), name or "hpcft env lock")
     try:
@@ -87,8 +88,8 @@ def _cluster(name: str | None) -> Cluster:
     return read_cluster(Choice(name or Recipe.model_fields["cluster"].default, "--cluster"))
 
 
-def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster]:
-    """The env and the cluster that a recipe names, or that the command line does."""
+def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster, Resources | None]:
+    """The env and the cluster that a recipe names, or that the command line does; and what a recipe asks for."""
     from hpcft.launch.condaenv import find_env
     from hpcft.recipe import read_recipe
 
@@ -96,9 +97,9 @@ def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster]:
     if name is not None and _is_recipe(Path(name)):
         file = read_recipe(Path(name))
         site = _cluster(cluster or file.recipe.cluster)
-        return find_env(file.recipe.env, file.where("env"), site.folder("envs")), site
+        return find_env(file.recipe.env, file.where("env"), site.folder("envs")), site, file.recipe.resources
     site = _cluster(cluster)
-    return find_env(name, where, site.folder("envs")), site
+    return find_env(name, where, site.folder("envs")), site, None
 
 
 def _is_recipe(path: Path) -> bool:

@@ -110,7 +110,8 @@ def plot(
     try:
         draw(run, out)
     except OSError as error:
-        raise UserError(Fault(str(out), f"cannot be written: {(error.strerror or str(error)).lower()}.")) from None
+        what = f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
+        raise UserError(Fault("-o", what, "Name another place.")) from None
     except ValueError as error:
         raise UserError(Fault(run.name, f"no picture: {error}")) from None
     print(out)

@@ -97,11 +97,12 @@ def extend(
 ) -> None:
     """Grant a run more jobs than its recipe does."""
     from hpcft.launch import steer
+    from hpcft.launch.words import count
 
     run = choose_one(runs, name)
-    most, goes_on = steer.extend(run, jobs)
+    last, goes_on = steer.extend(run, jobs)
     then = "" if goes_on else f" `hpcft resume {run.name}` goes on."
-    print(f"{run.name} may have {most} jobs from its last resume on, {jobs} more than before.{then}")
+    print(f"{run.name} may go on to job {last}, {count(jobs, 'job')} further than before.{then}")
 
 
 @app.command()

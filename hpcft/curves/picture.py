@@ -1,5 +1,6 @@
 """The run's loss as one picture: training and validation against the step, each job in its colour."""
 
+import contextlib
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw(stitched: Stitched, out: Path, title: str) -> None:
-    """Writes the picture to `out`, whole or not at all; its suffix (.png, .svg) is the format.
+    """Writes the picture to `out`, whole or not at all, and makes its folder; its suffix (.png, .svg) is the format.
 
     Raises ValueError for another suffix, and where no job has logged a loss yet; OSError if it cannot write.
     """
@@ -47,6 +48,8 @@ def draw(stitched: Stitched, out: Path, title: str) -> None:
         figure = Figure(figsize=(11.0, 6.0), dpi=150, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         _fill(figure, stitched, title)
+        with contextlib.suppress(FileExistsError):  # if it is a file, that is said when we write there
+            out.parent.mkdir(parents=True)
         temporary = out.with_name(f".{out.stem}-{secrets.token_hex(4)}{out.suffix}")
         try:
             metadata = {"Date": None} if out.suffix == ".svg" else None

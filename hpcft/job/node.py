@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from hpcft.job.processes import Meeting, NodeProcesses
+from hpcft.job.scratch import scratch_folder
 from hpcft.launch import chain
 from hpcft.rundir import RunDir
 
@@ -36,17 +35,16 @@ def main(run_path: str, number: str, attempt: str, address: str, port: str) -> i
     run = RunDir(Path(run_path))
     job, recipe = run.job(int(number), int(attempt)), run.recipe
     node = 1 + int(os.environ["SLURM_NODEID"])  # of the step, which leaves the supervisor's node out
-    scratch = Path(tempfile.mkdtemp(prefix="hpcft-"))
-    processes = NodeProcesses(run, job, recipe, scratch, chain.run_cluster(run).internet, node)
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    try:
-        processes.start(os.environ, Meeting(address, int(port)), sys.stderr.buffer)
-        _report(processes, {"node": node, "name": name})
-    except BrokenPipeError:
-        pass  # srun is gone
-    finally:
-        processes.kill()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch_folder() as scratch:
+        processes = NodeProcesses(run, job, recipe, scratch, chain.run_cluster(run).internet, node)
+        try:
+            processes.start(os.environ, Meeting(address, int(port)), sys.stderr.buffer)
+            _report(processes, {"node": node, "name": name})
+        except BrokenPipeError:
+            pass  # srun is gone
+        finally:
+            processes.kill()
     return 0
 
 

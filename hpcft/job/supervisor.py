@@ -6,10 +6,8 @@ import contextlib
 import math
 import os
 import shlex
-import shutil
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -18,14 +16,15 @@ from typing import Any
 
 from hpcft.ending import close_gone, write_ending
 from hpcft.errors import UserError
-from hpcft.job import notice, verdict
+from hpcft.job import verdict
 from hpcft.job.deadline import Deadline, Signals, save_need, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
 from hpcft.job.processes import Death, die_with_parent
 from hpcft.job.queueing import Queueing
+from hpcft.job.scratch import scratch_folder
 from hpcft.job.workers import REFUSED, Workers
-from hpcft.launch import chain, envfacts, hub, local, nodes, slurm
+from hpcft.launch import chain, envfacts, hub, local, nodes, notice, slurm
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.envfit import modules_needed
 from hpcft.launch.pace import jobs_needed
@@ -185,18 +184,17 @@ class Supervisor:
         return bool(run.finished or run.halted or run.stop_file.exists())
 
     def _train(self, cluster: Cluster) -> str:
-        scratch = Path(tempfile.mkdtemp(prefix="hpcft-"))
-        workers = Workers(self.run_dir, self.job, self.recipe, scratch, cluster.internet)
-        try:
-            workers.start({**os.environ, **hub.hub_variables(cluster)})
-            self.queueing = Queueing(self.run_dir, self.job.number, self._jobs_needed)
-            self.queueing.start()
-            record_env(self.run_dir, self.job)
-            death = self._watch(workers)
-        finally:
-            workers.kill()
-            progress = read_json(workers.progress_file) or {}
-            shutil.rmtree(scratch, ignore_errors=True)
+        with scratch_folder() as scratch:
+            workers = Workers(self.run_dir, self.job, self.recipe, scratch, cluster.internet)
+            try:
+                workers.start({**os.environ, **hub.hub_variables(cluster)})
+                self.queueing = Queueing(self.run_dir, self.job.number, self._jobs_needed)
+                self.queueing.start()
+                record_env(self.run_dir, self.job)
+                death = self._watch(workers)
+            finally:
+                workers.kill()
+                progress = read_json(workers.progress_file) or {}
         return self._conclude(progress, death)
 
     def _jobs_needed(self) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hpcft.errors import Fault, UserError
+from hpcft.errors import Fault
 from hpcft.launch.provenance import provenance
 from hpcft.recipe import Recipe, RecipeFile, apply_override, resolve_notify
 from hpcft.rundir import RunDir, read_json, write_json
@@ -107,9 +107,8 @@ def masked(key: str, text: str) -> str:
 
 
 def standing(run: RunDir, overrides: Sequence[str] = ()) -> tuple[RecipeFile, Change, list[Fault]]:
-    """The run's recipe with these overrides, what they change, and what is wrong with them.
-
-    Raises UserError if they leave no recipe.
+    """The run's recipe with those of these overrides that are values of a recipe, what they change, and all that is
+    wrong with them.
     """
     raw = json.loads((run.path / "recipe.json").read_bytes())
     values = json.loads(json.dumps(raw))
@@ -125,7 +124,10 @@ def standing(run: RunDir, overrides: Sequence[str] = ()) -> tuple[RecipeFile, Ch
     try:
         new = Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise UserError([*faults, *explain(error, file.where, Recipe)]) from None
+        faults += explain(error, file.where, Recipe)
+        for detail in error.errors():
+            _put_back(values, raw, [str(part) for part in detail["loc"][:2]])
+        new = Recipe.model_validate_json(json.dumps(values, default=str))
     # Nothing else is resolved again: a folder that has become a link since would look like another.
     folder = Path(record.get("recipe") or given).parent
     new = new.model_copy(update={"notify": resolve_notify(new.notify, folder)})
@@ -139,6 +141,18 @@ def standing(run: RunDir, overrides: Sequence[str] = ()) -> tuple[RecipeFile, Ch
         _put(raw, key, after[key])
     change = Change(tuple(overrides), raw, {key: before[key] for key in changed}, {key: after[key] for key in changed})
     return RecipeFile(given, new, lines, (*overrides, *known)), change, faults
+
+
+def _put_back(values: dict[str, Any], raw: Mapping[str, Any], location: Sequence[str]) -> None:
+    """Give a key, or a key of a section, the value again that the run has, or none."""
+    key, *inner = location
+    old, new = raw.get(key), values.get(key)
+    if inner and isinstance(old, dict) and isinstance(new, dict):
+        _put_back(new, old, inner)
+    elif key in raw:
+        values[key] = json.loads(json.dumps(old))
+    else:
+        values.pop(key, None)
 
 
 def _refusal(where: str, key: str, value: Any, known: bool, version: str) -> list[Fault]:

@@ -38,11 +38,14 @@ from hpcft.schema import (
 )
 
 SHIPPED = Path(__file__).parent / "clusters"
+PLACES = ("partition", "account", "qos", "constraint", "reservation")
+"""Where jobs run and who pays: keys of the file, since limits are known by them."""
 MEMORY_RULES = ("memory_per_gpu", "memory_per_cpu", "memory_per_node")
 OWN_OPTIONS = {
     **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node"), "The recipe says `resources.nodes`."),
     "time": "The recipe says `resources.walltime`.",
     "exclude": "Write `exclude: [...]`.",
+    **{key: f"Write `{key}: ...`, outside of options." for key in PLACES},
     "requeue": "Write `preemption: requeue`.",
     **dict.fromkeys(
         ("array", "comment", "dependency", "error", "hold", "job-name", "open-mode", "output", "signal", "wrap"),
@@ -304,7 +307,7 @@ def _contradictions(cluster: Cluster, where: Callable[[str], str]) -> Iterator[F
             yield Fault(where(f"options.{key}"), f"options.{key} is set by hpcft itself.", fix)
     for section in ("debug_options", "transfer_options"):
         for key in getattr(cluster, section):
-            if key in OWN_OPTIONS and key not in ("time", "exclude"):  # these two are theirs to choose
+            if key in OWN_OPTIONS and key not in ("time", "exclude", *PLACES):  # these are theirs to choose
                 yield Fault(where(f"{section}.{key}"), f"{section}.{key} is set by hpcft itself.", "Remove it.")
     if cluster.kind == "local":
         return

@@ -122,10 +122,10 @@ def _ask(python: Path, arguments: tuple[str, ...], installed: tuple[int, ...]) -
 def find_env(name: str | None, where: str, folder: Path | None = None) -> Env:
     """The env of this name, prefix or file; the one that runs this command for None.
 
-    `folder` is the cluster's for envs. Raises UserError if there is none, or none that is whole.
+    `folder` is the cluster's for envs. Raises UserError if there is none, none that is whole, or none on a usable path.
     """
     if name is None:
-        return Env(Path(sys.prefix))
+        return _on_path(Env(Path(sys.prefix)), where)
     file = read_env_file(Path(name), where) if is_env_file(name) else None
     known = named_envs(folder)
     if file is not None:
@@ -137,7 +137,7 @@ def find_env(name: str | None, where: str, folder: Path | None = None) -> Env:
             what = f"{prefix} is not whole: `hpcft env create` has not come to its end."
             raise UserError(Fault(where, f'env = "{name}": {what}', "Run it again, and it goes on."))
         if os.access(prefix / "bin" / "python", os.X_OK):
-            return Env(prefix, file)
+            return _on_path(Env(prefix, file), where)
     prefixes = "Write its prefix, as `conda env list` shows it."
     if file is not None:
         what = f"its env {file.name} is not there yet."
@@ -147,6 +147,14 @@ def find_env(name: str | None, where: str, folder: Path | None = None) -> Env:
         raise UserError(Fault(where, f'env = "{name}": {what}', prefixes))
     fix = did_you_mean(name, list(known)) if known else prefixes
     raise UserError(Fault(where, f'env = "{name}": conda knows no environment of this name.', fix))
+
+
+def _on_path(env: Env, where: str) -> Env:
+    """The same env. Raises UserError where a job could not have it on its PATH."""
+    if ":" in str(env.prefix):
+        what = f'the env {env.prefix} has a ":" in its path, which divides the folders of PATH.'
+        raise UserError(Fault(where, what, "Make it anew elsewhere: conda cannot move an env."))
+    return env
 
 
 def named_envs(own: Path | None = None) -> dict[str, list[Path]]:

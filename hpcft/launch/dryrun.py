@@ -15,6 +15,7 @@ from hpcft.launch.slurm_start import Start, estimated_start
 from hpcft.launch.submission import Submission
 from hpcft.launch.words import count, duration
 from hpcft.rundir import RunDir
+from hpcft.schema import clock, walltime_seconds
 
 UNKNOWN = "unknown until the first job has run"
 
@@ -82,8 +83,9 @@ def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     yield "model", f"{recipe.model.path} (hub id)" if is_hub_id(recipe.model) else recipe.model.path
     yield "length", f"{steps}, {count(recipe.train.batch_size, 'row')} a step ({share})"
     nodes = f"{count(resources.nodes, 'node')}, each with " if resources.nodes > 1 else ""
-    minutes, seconds = divmod(plan.walltime, 60)
-    yield "job", f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}, {nodes}{count(resources.gpus, 'GPU')}"
+    asked = walltime_seconds(resources.walltime) if resources.walltime else plan.walltime
+    rounded = "" if asked == plan.walltime else f" (Slurm counts whole minutes; the recipe says {resources.walltime})"
+    yield "job", f"{clock(plan.walltime)}{rounded}, {nodes}{count(resources.gpus, 'GPU')}"
     yield "chain", chain
 
 

@@ -42,10 +42,19 @@ class Row:
     """Whether a job would fail of it; else it is slow, or another than was locked."""
 
 
-def node_options(cluster: Cluster) -> dict[str, str]:
-    """Options of a job with one GPU, or with none where the cluster has none; its walltime is not among them."""
-    resources = Resources(gpus=1 if has_gpus(cluster) else 0)
+def node_options(cluster: Cluster, asked: Resources | None = None) -> dict[str, str]:
+    """Options of a job with one GPU, or with none where the recipe asks for none or the cluster has none.
+
+    `asked` is the recipe's, whose account and partition it takes; its walltime is not among the options.
+    """
+    places = {key: getattr(asked, key) for key in ("account", "partition", "qos", "constraint")} if asked else {}
+    resources = Resources(gpus=1 if wants_gpus(cluster, asked) else 0, **places)
     return slurm_options(Recipe.model_construct(resources=resources), cluster)
+
+
+def wants_gpus(cluster: Cluster, asked: Resources | None) -> bool:
+    """Whether what is tried will train on GPUs: the recipe says so, else the cluster."""
+    return has_gpus(cluster) and (asked is None or asked.gpus > 0)
 
 
 def has_gpus(cluster: Cluster) -> bool:
@@ -53,7 +62,7 @@ def has_gpus(cluster: Cluster) -> bool:
     return cluster.gpu_request is not None and cluster.gpus_per_node != 0
 
 
-def probe_command(env: Env, cluster: Cluster) -> list[str]:
+def probe_command(env: Env, cluster: Cluster, asked: Resources | None = None) -> list[str]:
     """The command that runs the probe as a job would find the env: through srun on a cluster, else just here."""
     probe = shlex.join([str(env.python), str(Path(hpcft.__file__).parent / "train" / "probe.py")])
     # Nothing of ours is put before the env's own packages: what is tried must be what is there.
@@ -62,14 +71,17 @@ def probe_command(env: Env, cluster: Cluster) -> list[str]:
     command = ["bash", "-c", "\n".join(lines)]
     if cluster.kind == "local":
         return command
-    options = {**node_options(cluster), "time": CHECK_WALLTIME, **cluster.debug_options}
+    options = {**node_options(cluster, asked), "time": CHECK_WALLTIME, **cluster.debug_options}
     return on_a_node(options, "hpcft-env-check", command)
 
 
-def check(env: Env, cluster: Cluster, where: str) -> list[Row]:
-    """The table. What was found is recorded, for the next submit. Raises UserError if nothing could be asked."""
+def check(env: Env, cluster: Cluster, where: str, asked: Resources | None = None) -> list[Row]:
+    """The table. What was found is recorded, for the next submit. Raises UserError if nothing could be asked.
+
+    `asked` is the recipe's, where one was named: without GPUs in it, torch needs no CUDA.
+    """
     facts = read_facts(env, (*SUPERVISOR, *WORKERS), where)
-    code, said = run_command(probe_command(env, cluster), read=True)
+    code, said = run_command(probe_command(env, cluster, asked), read=True)
     answers = [line.removeprefix(MARK) for line in said.splitlines() if line.startswith(MARK)]
     if not answers:
         fix = "Its own words stand above."
@@ -77,7 +89,7 @@ def check(env: Env, cluster: Cluster, where: str) -> list[Row]:
     found: dict[str, Any] = json.loads(answers[-1])
     with contextlib.suppress(OSError):  # a full home keeps nobody from the table
         record_check(env, facts["torch"], cluster.name, found)
-    return [*env_rows(env, facts), *torch_rows(env, cluster, found), *import_rows(env, found)]
+    return [*env_rows(env, facts), *torch_rows(env, cluster, found, asked), *import_rows(env, found)]
 
 
 def env_rows(env: Env, facts: dict[str, Any]) -> Iterator[Row]:
@@ -100,16 +112,17 @@ def env_rows(env: Env, facts: dict[str, Any]) -> Iterator[Row]:
     yield Row("lock", f"{len(differ)} differ", shown, mend, grave=bool(deciding(differ)))
 
 
-def torch_rows(env: Env, cluster: Cluster, found: dict[str, Any]) -> Iterator[Row]:
+def torch_rows(env: Env, cluster: Cluster, found: dict[str, Any], asked: Resources | None = None) -> Iterator[Row]:
     """torch against the GPU that the node has, or should have."""
     torch = found["torch"]
     if torch is None:
         return  # the rows of imports say why
     pin = VOLTA_TORCH if cluster.gpu_arch == "sm_70" else "torch"
     build = f"{torch['version']}, CUDA {torch['cuda'] or 'none'}"
-    expected = cluster.kind == "slurm" and has_gpus(cluster)
+    expected = cluster.kind == "slurm" and wants_gpus(cluster, asked)
     if not torch["cuda"] and expected:
-        yield Row("torch", build, "a build without CUDA", install(env, ["--force-reinstall", pin]))
+        mend = f"{install(env, ['--force-reinstall', pin])[:-1]}, or check a recipe with `gpus: 0`."
+        yield Row("torch", build, "a build without CUDA", mend)
     else:
         yield Row("torch", build, torch.get("fault", ""))
     if not torch["gpus"]:

@@ -76,6 +76,9 @@ def plan_creation(file: EnvFile, cluster: Cluster, prefix: Path | None) -> Creat
             raise UserError(Fault("--prefix", what, "Say where to make it: --prefix /scratch/you/envs/NAME."))
         prefix = folder / file.name
     creation = Creation(file, prefix.absolute(), tool, cluster, cache)
+    if ":" in str(creation.prefix):
+        what = f'{creation.prefix} has a ":" in its path, which divides the folders of PATH.'
+        raise UserError(Fault(str(file.path), what, "Say another place: --prefix."))
     try:
         record = read_json(creation.record)
         foreign = record is None and not marker(creation.prefix).exists()

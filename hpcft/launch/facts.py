@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from hpcft.ending import has_lapsed
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
@@ -72,6 +73,19 @@ class RunFacts:
     def running(self) -> JobFacts | None:
         """The newest job that has begun and not ended, as far as it says itself."""
         return next((job for job in reversed(self.jobs) if job.started and not job.ended), None)
+
+    def latest(self, key: str) -> float | None:
+        """The last value of this kind that any job has said."""
+        values = (job.last_words.get(key) for job in reversed(self.jobs))
+        return next((float(value) for value in values if value is not None), None)
+
+    @property
+    def jobs_granted(self) -> int:
+        """Jobs that have not begun and still may, by resources.jobs, which counts from the last resume."""
+        later = [job for job in self.jobs if job.job.number > self.submitted_before]
+        gone = [job for job in later if job.started or job.ended]
+        used = {job.job.number for job in gone if not has_lapsed(job.started, job.ended)}
+        return max(0, self.recipe.resources.jobs - len(used))
 
 
 def read_facts(run: RunDir) -> RunFacts:

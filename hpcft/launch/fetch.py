@@ -46,6 +46,8 @@ class Wanted:
     model: Model
     cluster: Cluster
     env: Env
+    account: str | None = None
+    """The recipe's own."""
 
     @property
     def command(self) -> list[str]:
@@ -53,7 +55,7 @@ class Wanted:
         revision, cache = self.model.revision or "main", hub_cache(self.cluster)
         code = DOWNLOAD.format(code=str(Path(hpcft.__file__).parent.parent))
         python = [str(self.env.python), "-u", "-c", code]
-        return transfer_command(self.cluster, [*python, self.model.path, revision, str(cache)])
+        return transfer_command(self.cluster, [*python, self.model.path, revision, str(cache)], self.account)
 
 
 def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> Wanted:
@@ -62,7 +64,8 @@ def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> 
         if overrides or cluster_name:
             raise UserError(Fault(str(path), "is a run: its recipe and cluster are settled.", "Leave out the options."))
         run = RunDir(path.absolute())
-        return Wanted(str(path), run_model(run), chain.run_cluster(run), chain.run_env(run))
+        account = run.recipe.resources.account
+        return Wanted(str(path), run_model(run), chain.run_cluster(run), chain.run_env(run), account)
     file = read_recipe(path, overrides)
     faults: list[Fault] = []
     cluster = env = None
@@ -76,7 +79,7 @@ def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> 
         faults += error.faults
     if cluster is None or env is None:
         raise UserError(faults)
-    return Wanted(file.where("model.path"), file.recipe.model, cluster, env)
+    return Wanted(file.where("model.path"), file.recipe.model, cluster, env, file.recipe.resources.account)
 
 
 def fetch(want: Wanted) -> None:

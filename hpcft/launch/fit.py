@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from hpcft.errors import Fault
 from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Cluster, files_here, user_folder
+from hpcft.launch.words import count
 from hpcft.recipe import RecipeFile
 from hpcft.schema import walltime_seconds
 
@@ -26,7 +27,7 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if recipe.notify.mail and cluster.kind == "local":
         fix = "Use notify.command or notify.webhook."
         yield Fault(file.where("notify.mail"), "notify.mail is sent by Slurm, and this machine has none.", fix)
-    if cluster.account_needed and not (resources.account or cluster.account or cluster.options.get("account")):
+    if cluster.account_needed and not (resources.account or cluster.account):
         yield _no_account(file, cluster)
     yield from _gpu_faults(file, cluster)
     if recipe.train.precision == "bf16" and resources.gpus and not cluster.bf16:
@@ -36,12 +37,8 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
         what = f'model.quantize = "int8": bitsandbytes multiplies so from compute capability {INT8_SINCE / 10} on,'
         what += f" and {cluster.name}'s {cluster.gpu or 'GPU'} has {arch / 10}."
         yield Fault(file.where("model.quantize"), what, 'Use "nf4".')
-    cores = recipe.local_processes * (resources.cpus_per_process or 0)
-    if cluster.cpus_per_node and cores > cluster.cpus_per_node:
-        what = f"resources.cpus_per_process = {resources.cpus_per_process}: {cores} cores for the"
-        what += f" {recipe.local_processes} processes of a node, and one of {cluster.name} has {cluster.cpus_per_node}."
-        fix = f"Write {max(1, cluster.cpus_per_node // recipe.local_processes)} at most."
-        yield Fault(file.where("resources.cpus_per_process"), what, fix)
+    if cluster.cpus_per_node:
+        yield from core_faults(file, cluster.cpus_per_node, f"one of {cluster.name} has {cluster.cpus_per_node}")
     yield from _walltime_faults(file, cluster)
     if cluster.max_submit and cluster.jobs_may_submit and 1 + resources.queued > cluster.max_submit:
         what = f"resources.queued = {resources.queued}: {cluster.name} takes {cluster.max_submit} jobs of a user."
@@ -52,6 +49,19 @@ def _arch(cluster: Cluster) -> int | None:
     """70 of `sm_70`; None where the cluster's file has no gpu_arch, nor a card that is known here."""
     digits = re.findall(r"\d+", cluster.gpu_arch or OLD_CARDS.get((cluster.gpu or "").upper()[:4], ""))
     return int(digits[0]) if digits else None
+
+
+def core_faults(file: RecipeFile, most: int, has: str) -> Iterator[Fault]:
+    """That the recipe's processes need more cores than a node has, at the key that is to blame; `has` says how many."""
+    resources, number = file.recipe.resources, file.recipe.local_processes
+    each = resources.cpus_per_process or (0 if resources.gpus else 1)
+    if number * each <= most:
+        return
+    key, value, fix = "resources.cpus_per_process", each, most // number
+    if resources.processes and not resources.gpus and number > most:  # one core each is too many already
+        key, value, fix = "resources.processes", number, most // each
+    what = f"{key} = {value}: {number * each} cores for the {count(number, 'process')} of a node, and {has}."
+    yield Fault(file.where(key), what, f"Write {max(1, fix)} at most.")
 
 
 def wrong_site(cluster: Cluster, where: str) -> Iterator[Fault]:

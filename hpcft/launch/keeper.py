@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from hpcft.ending import close_gone
-from hpcft.launch import chain, local
+from hpcft.launch import chain, local, notice
 from hpcft.launch.scheduler import Payload
-from hpcft.rundir import JobDir, RunDir, write_json
+from hpcft.rundir import JobDir, RunDir, locked, write_json
 
 STILL_BORN = 2
 """Jobs that may die in a row before python reaches our code."""
@@ -31,6 +31,8 @@ def keep(run: RunDir) -> None:
                 fact = {"reason": reason, "fix": "See `hpcft logs`.", "job": job.number, "time": time.time()}
                 write_json(run.path / "halted.json", fact)
                 chain.cancel_queued(run)
+                with locked(run.lock.path):  # no job will come that could tell it
+                    notice.tell(run, job)
                 break
             # A job that was killed in its first second has not queued the next: Slurm would have that one already.
             chain.top_up(run, job.number)

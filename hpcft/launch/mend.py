@@ -13,6 +13,8 @@ from hpcft.recipe import Recipe
 from hpcft.schema import clock, memory_bytes, walltime_seconds
 
 GIB = 1 << 30
+UNUSED = 0.5
+"""Share of the memory asked for up to which nobody was killed for want of it; Slurm samples twice a minute."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,17 @@ class Evidence:
     """Slurm's word, `""` where it has none."""
     asked_memory: int | None = None
     """Bytes of host memory that the job had asked for, from accounting."""
+    used_memory: int | None = None
+    """Bytes that it used at most, as far as Slurm sampled it."""
 
 
 def mend(name: str, recipe: Recipe, cluster: Cluster, evidence: Evidence, *, goes_on: bool) -> list[str]:
     """What helps, in lines; a command to paste where an override does."""
+    if unused := _memory_unused(cluster, evidence):
+        goes = (
+            "The chain goes on by itself." if goes_on else f"`hpcft resume {name}` goes on from its newest checkpoint."
+        )
+        return [unused, goes]
     for states, pattern, make in MENDS:
         if evidence.state in states or re.search(pattern, evidence.reason):
             words, change = make(recipe, cluster, evidence)
@@ -37,6 +46,19 @@ def mend(name: str, recipe: Recipe, cluster: Cluster, evidence: Evidence, *, goe
     if goes_on:
         return ["The chain goes on by itself."]
     return [f"Once that is mended, `hpcft resume {name}` goes on from its newest checkpoint."]
+
+
+def _memory_unused(cluster: Cluster, evidence: Evidence) -> str:
+    """That memory was not what a worker was killed for, where that is known; `""` where it may have been."""
+    if "killed from outside" not in evidence.reason or evidence.state == "OUT_OF_MEMORY":
+        return ""
+    if cluster.kind == "local":  # no job here has a bound on memory that more of it could lift
+        return "Whoever killed it left no word; if it was the kernel, short of memory, `dmesg` says so."
+    asked, used = evidence.asked_memory, evidence.used_memory
+    if not asked or used is None or used > UNUSED * asked:
+        return ""
+    what = f"it used {used / GIB:.1f} GiB of the {asked / GIB:.0f} GiB that it had asked for"
+    return f"Nothing points at memory: {what}. Somebody, or another program, killed it."
 
 
 Made = tuple[str, str]

@@ -170,6 +170,9 @@ def _left(run: RunStatus) -> str:
     if not run.eta_jobs:
         return f"{words}; no further job will be needed"
     more = count(run.eta_jobs, "more job")
+    if (short := run.eta_jobs - run.jobs_granted) > 0:
+        grants = f"resources.jobs grants {run.jobs_granted or 'none'}"
+        more += f" ({grants}{' of them' if run.jobs_granted else ''}: `hpcft extend {run.name} {short}`)"
     if run.eta_waits is None:
         return f"{words}, and the queue waits of {more}, unknown so far"
     waited = f"{count(len(run.queue_waits), 'job')} of this run waited {duration(_mean(run.queue_waits))} on average"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hpcft.errors import Fault, did_you_mean
 from hpcft.launch.cluster import MEMORY_RULES, Cluster, ClusterFile
+from hpcft.launch.fit import core_faults
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts
 from hpcft.launch.submission import job_walltime, slurm_options
 from hpcft.recipe import RecipeFile
@@ -45,9 +46,10 @@ def impossible(file: RecipeFile, site: ClusterFile, partitions: dict[str, Partit
         if not wrong and resources.gpus > most:
             what = f"resources.gpus = {resources.gpus}: the nodes there have {most}."
             yield Fault(file.where("resources.gpus"), what, f"Ask for {most} at most.")
-    total = sum(kind.number for kind in nodes)
+    # A job runs in one partition, whichever of several Slurm takes; and a node may be in more than one.
+    total = max(sum(kind.number for kind in part.nodes) for part in chosen if isinstance(part, Partition))
     if resources.nodes > total:
-        there = "the partition" if resources.partition or cluster.partition else "the cluster"
+        there = "the partition" if len(chosen) == 1 else "the largest partition"
         what = f"resources.nodes = {resources.nodes}: {there} has {total}."
         yield Fault(file.where("resources.nodes"), what, f"Ask for {total} at most.")
     yield from _size_faults(file, site, nodes)
@@ -70,10 +72,12 @@ def _size_faults(file: RecipeFile, site: ClusterFile, nodes: Sequence[Nodes]) ->
     resources = file.recipe.resources
     options = slurm_options(file.recipe, site.cluster)
     cores, most_cores = int(options.get("cpus-per-task", 1)), max(kind.cpus for kind in nodes)
-    if cores > most_cores:
+    own = list(core_faults(file, most_cores, f"those there have {most_cores}"))
+    yield from own
+    if cores > most_cores and not own:
         what = f"each node would have to give {cores} cores, and has {most_cores}."
-        place = file.where("resources.cpus_per_process") if resources.cpus_per_process else site.where("cpus_per_gpu")
-        yield Fault(place, what, "Ask for fewer for each process.")
+        place = "cpus_per_gpu" if resources.gpus and site.cluster.cpus_per_gpu else "options"
+        yield Fault(site.where(place), what, "Ask for fewer for each process.")
     memory, most_memory = _memory(options, resources.gpus, cores), max(kind.memory for kind in nodes)
     if memory > most_memory:
         what = f"each node would have to give {_gigabytes(memory)} of memory, and has {_gigabytes(most_memory)}."

@@ -8,10 +8,14 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.submission import flags
 
 
-def transfer_command(cluster: Cluster, command: Sequence[str]) -> list[str]:
-    """The command as it runs on a transfer node of the cluster; as it is where login nodes may download."""
+def transfer_command(cluster: Cluster, command: Sequence[str], account: str | None = None) -> list[str]:
+    """The command as it runs on a transfer node of the cluster; as it is where login nodes may download.
+
+    `account` is the recipe's own, in place of the cluster's.
+    """
     if cluster.kind != "slurm" or not cluster.transfer_options:
         return list(command)
-    account = {"account": cluster.account} if cluster.account else {}
-    options = {"nodes": "1", "ntasks": "1", "job-name": "hpcft-fetch", **account, **cluster.transfer_options}
+    account = account or cluster.account
+    billed = {"account": account} if account else {}
+    options = {"nodes": "1", "ntasks": "1", "job-name": "hpcft-fetch", **billed, **cluster.transfer_options}
     return ["srun", *flags(options), *command]

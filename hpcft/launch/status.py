@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcft.ending import MAY_RETURN, last_granted
+from hpcft.ending import MAY_RETURN
 from hpcft.launch import local, slurm
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
 from hpcft.launch.pace import eta
@@ -116,6 +116,8 @@ class RunStatus:
     """Of training and overhead, without queue waits; None until it can be known."""
     eta_jobs: int | None
     """Jobs that have not begun and will be needed."""
+    jobs_granted: int
+    """Jobs that have not begun and still may, by resources.jobs."""
     queue_waits: list[float]
     """Seconds that each job of this run has waited in the queue."""
     eta_waits: float | None
@@ -197,8 +199,8 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         says=_own_words(run, beat, now),
         step=step,
         total_steps=total,
-        loss=_latest(run, "loss"),
-        validation_loss=_latest(run, "validation_loss"),
+        loss=run.latest("loss"),
+        validation_loss=run.latest("validation_loss"),
         **{key: beat.get(key) for key in SPEEDS},
         phase=beat.get("phase"),
         saved_step=run.saved[0] if run.saved else None,
@@ -209,6 +211,7 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         gpu_hours_left=None if left is None else left * gpus / 3600,
         eta_seconds=left,
         eta_jobs=to_come,
+        jobs_granted=run.jobs_granted,
         queue_waits=waits,
         eta_waits=waiting,
         eta_with_waits=None if left is None or waiting is None else left + waiting,
@@ -241,7 +244,7 @@ def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, s
     if any(_cancelled_by_hand(job) and job.job.number > run.submitted_before for job in run.jobs):
         return "cancelled", f"`hpcft resume {name}` goes on."
     limit = run.recipe.resources.jobs
-    if max((job.number for job in jobs), default=0) >= last_granted(run.run):
+    if not run.jobs_granted:
         return "broken off", f"It has had its {limit} jobs (resources.jobs). `hpcft resume {name}` grants as many."
     return "broken off", f"No job runs or waits. `hpcft why {name}` says what happened, `hpcft resume {name}` goes on."
 
@@ -285,11 +288,6 @@ def _walltime(run: RunFacts) -> float | None:
     """Seconds of the job that runs, else of the next one."""
     jobs = [run.running, *(job for job in run.jobs if not job.ended), *run.jobs[-1:]]
     return next((float(job.submitted["walltime"]) for job in jobs if job and job.submitted), None)
-
-
-def _latest(run: RunFacts, key: str) -> float | None:
-    values = (job.last_words.get(key) for job in reversed(run.jobs))
-    return next((float(value) for value in values if value is not None), None)
 
 
 def _job_statuses(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool, now: float) -> list[JobStatus]:

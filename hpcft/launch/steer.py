@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpcft.ending import close_gone, close_waiting
+from hpcft.ending import close_gone, close_waiting, last_granted
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain, changes
 from hpcft.launch.drift import drift, tokenised
@@ -95,7 +95,7 @@ def _checked(run: RunDir, overrides: Sequence[str]) -> tuple[changes.Change, lis
 
 
 def extend(run: RunDir, jobs: int) -> tuple[int, bool]:
-    """(jobs that the chain may have now, whether it goes on by itself), after so many more have been granted.
+    """(the last job that the chain may have now, whether it goes on by itself), after so many more were granted.
 
     A chain that has used up its jobs goes on at once. Raises UserError for a finished run.
     """
@@ -115,7 +115,7 @@ def extend(run: RunDir, jobs: int) -> tuple[int, bool]:
         goes_on = status.state in ("running", "queued", "broken off")
         if goes_on:
             chain.fill(run)
-    return most, goes_on
+    return last_granted(run), goes_on
 
 
 def close_broken(run: RunDir) -> None:

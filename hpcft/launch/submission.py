@@ -105,8 +105,9 @@ def slurm_options(recipe: Recipe, cluster: Cluster) -> dict[str, str]:
     if cluster.exclude:
         options["exclude"] = ",".join(cluster.exclude)
     options |= gpu_options(resources.gpus, resources.nodes, cluster)
-    if cpus := resources.cpus_per_process or (cluster.cpus_per_gpu if resources.gpus else None):
-        options["cpus-per-task"] = str(cpus * recipe.local_processes)
+    cpus = resources.cpus_per_process or (cluster.cpus_per_gpu if resources.gpus else None)
+    if cpus or (resources.processes or 1) > 1:  # without a rule, a core for each
+        options["cpus-per-task"] = str((cpus or 1) * recipe.local_processes)
     options |= _memory_options(resources, cluster)
     return {**options, **cluster.options}
 

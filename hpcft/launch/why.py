@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcft.ending import ENDINGS
+from hpcft.ending import ENDINGS, STATES
 from hpcft.launch import chain
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
-from hpcft.launch.logs import log_files
+from hpcft.launch.logs import log_files, spoken
 from hpcft.launch.mend import Evidence, mend
 from hpcft.launch.slurm_account import Account, account
 from hpcft.launch.status import LIVE, RunStatus, ask, read_status
@@ -23,16 +23,6 @@ TAIL = 64_000
 """Bytes at the end of a log in which its last error is looked for."""
 LINES = 12
 """Lines of it that are shown."""
-SAID = {
-    "OUT_OF_MEMORY": "it used more host memory than it had asked for, and Slurm ended it",
-    "TIMEOUT": "its walltime ended before it had saved",
-    "NODE_FAIL": "its node failed",
-    "BOOT_FAIL": "its node did not start",
-    "PREEMPTED": "another job pushed it out",
-    "DEADLINE": "its deadline passed",
-    "CANCELLED": "it was cancelled",
-}
-"""What Slurm's states say about the death of a job."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +56,10 @@ def explain(run: RunDir) -> list[str]:
     if case.ending in ("terminated", "cancelled"):
         return [*lines, "", f"Nothing is to be mended: `hpcft resume {run.name}` goes on from its newest checkpoint."]
     cluster = chain.run_cluster(run)
-    asked = case.account.asked_memory if case.account else None
-    evidence = Evidence(case.reason, case.account.state if case.account else "", asked)
+    known = case.account
+    evidence = Evidence(case.reason)
+    if known:
+        evidence = Evidence(case.reason, known.state, known.asked_memory, known.used_memory)
     lines += ["", *mend(run.name, facts.recipe, cluster, evidence, goes_on=status.state in ("running", "queued"))]
     return lines
 
@@ -153,7 +145,7 @@ def _facts(case: Case) -> Iterator[tuple[str, str]]:
         yield "exit", f"{what}{'' if rank is None else f', of rank {rank}'}"
     if known:
         by = f" by {known.ended_by}" if known.ended_by else ""
-        meaning = f": {SAID[known.state]}" if known.state in SAID else ""
+        meaning = f": {STATES[known.state]}" if known.state in STATES else ""
         yield "Slurm", f"{known.state}{by}, exit code {known.exit_code}{meaning}"
         if known.used_memory is not None:
             of = f" of {amount(known.asked_memory)}" if known.asked_memory else ""
@@ -170,7 +162,9 @@ def last_error(job: JobDir) -> tuple[Path, list[str]] | None:
     path = job.log if job.log in files else files[-1]
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
-        text = file.read().decode(errors="replace")
+        text = spoken(file.read().decode(errors="replace"))
+    if not text.strip():
+        return None
     lines = [line for line in text.splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     error = lines[starts[-1] :] if starts else lines

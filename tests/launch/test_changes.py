@@ -73,6 +73,13 @@ def test_all_faults_of_a_resume_are_said_at_once_each_with_its_set(desk: Desk, r
         '--set train.save_every: train.save_every = "x" is no whole number.',
         '--set train.sede: unknown key "train.sede". Did you mean "seed"?',
     ]
+    assert faults(desk, "train.save_every=x", "train=5", "nmae=y", "data.max_length=9", "resources.gpus=1") == [
+        "--set train: train = 5 is no section. Write `key: value` lines below it, indented.",
+        '--set nmae: unknown key "nmae". Did you mean "name"?',
+        "--set data.max_length: data.max_length = 9 cannot change in a run: its rows are tokenised once, in the first "
+        "job. Submit a new run.",
+        "--set resources.gpus: resources.gpus = 1: this machine has none. Write 0 to train on its CPUs.",
+    ]
     assert faults(desk, "train.seed=1", "resources.gpus=1", "train.micro_batch_size=3", "train.steps") == [
         "--set train.steps: names no value. Write section.key=value.",
         "--set train.seed: train.seed = 1 cannot change in a run: rows would be skipped or seen twice. "

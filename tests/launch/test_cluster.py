@@ -146,8 +146,8 @@ def test_memory_by_two_rules_options_of_hpcfts_own_and_more_cores_than_a_node_ha
     desk.write(
         "home/.config/hpcft/clusters/bad.yaml",
         "extends: orfeo\nmemory_per_gpu: 60G\nmemory_per_node: 100G\ncpus_per_node: 24\ncpus_per_gpu: 13\n"
-        "options:\n  nodes: '2'\n  output: /tmp/x\n  hint: nomultithread\n  exclude: gpu3\n"
-        "debug_options: {time: '0:10:00', ntasks: '2'}\ntransfer_options: {job-name: x}\n",
+        "options:\n  nodes: '2'\n  output: /tmp/x\n  hint: nomultithread\n  exclude: gpu3\n  qos: long\n"
+        "debug_options: {time: '0:10:00', ntasks: '2', qos: dev}\ntransfer_options: {job-name: x}\n",
     )
     file = "home/.config/hpcft/clusters/bad.yaml"
     assert desk.faults("--cluster", "bad") == [
@@ -155,8 +155,9 @@ def test_memory_by_two_rules_options_of_hpcfts_own_and_more_cores_than_a_node_ha
         f"{file}:7: options.nodes is set by hpcft itself. The recipe says `resources.nodes`.",
         f"{file}:8: options.output is set by hpcft itself. Remove it.",
         f"{file}:10: options.exclude is set by hpcft itself. Write `exclude: [...]`.",
-        f"{file}:11: debug_options.ntasks is set by hpcft itself. Remove it.",
-        f"{file}:12: transfer_options.job-name is set by hpcft itself. Remove it.",
+        f"{file}:11: options.qos is set by hpcft itself. Write `qos: ...`, outside of options.",
+        f"{file}:12: debug_options.ntasks is set by hpcft itself. Remove it.",
+        f"{file}:13: transfer_options.job-name is set by hpcft itself. Remove it.",
         f"{file}:5: cpus_per_gpu = 13 makes 26 cores for 2 GPUs; a node has 24. Write 12 at most.",
     ]
 

@@ -40,6 +40,15 @@ def test_a_prefix_stands_beside_the_recipe_and_keeps_its_links(desk: Desk) -> No
     assert f"export PATH={'env'}/bin:$PATH" in desk.accepts("--set", "env=./env")
 
 
+def test_a_prefix_that_path_would_part_is_refused(desk: Desk) -> None:
+    make_env(desk, "a:b")
+    what = 'the env a:b has a ":" in its path, which divides the folders of PATH.'
+    fix = "Make it anew elsewhere: conda cannot move an env."
+    assert desk.faults("--set", "env=./a:b") == [f"--set env: {what} {fix}"]
+    desk.patch.setattr("sys.prefix", str(desk.folder / "a:b"))
+    assert desk.faults() == [f"demo.yaml:1: {what} {fix}"]
+
+
 def test_an_unknown_env_is_refused_with_the_nearest_or_where_to_look(desk: Desk) -> None:
     unknown = "conda knows no environment of this name."
     assert desk.faults("--set", "env=v100") == [

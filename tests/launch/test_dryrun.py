@@ -79,3 +79,9 @@ def test_a_dry_run_for_this_machine_quotes_what_the_shell_would_split(desk: Desk
     sets = ("train={epochs: 1.5, micro_batch_size: 4}", "resources={gpus: 0, processes: 2, walltime: 1:00, jobs: 1}")
     given = [word for text in (*sets, "env=./my env") for word in ("--set", text)]
     assert desk.accepts("--cluster", "here.yaml", "--runs", "elsewhere", *given) == LOCAL
+
+
+def test_a_walltime_that_slurm_cannot_count_is_shown_as_what_the_job_gets(desk: Desk) -> None:
+    said = desk.accepts("--set", "resources.walltime=0:00:20")
+    assert "# job          0:01:00 (Slurm counts whole minutes; the recipe says 0:00:20), 1 GPU\n" in said
+    assert "# job          1:00:00, 1 GPU\n" in desk.accepts("--set", "resources.walltime=60:00")

@@ -15,6 +15,7 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.envcheck import MARK, Row, env_rows, import_rows, probe_command, torch_rows
 from hpcft.launch.envfile import read_env_file
+from hpcft.recipe import Resources
 from tests.standins import make_venv, put
 
 ENV = Env(Path("/e"))
@@ -52,12 +53,23 @@ def test_a_torch_that_is_not_built_for_its_card_is_grave() -> None:
     blind = {**V100, "fault": "RuntimeError: no kernel image is available"}
     mend = f"{PIP} 'torch==2.10.*'`."
     assert faults(site(), found("sm_75 sm_80", blind)) == [("GPU", "torch is not built for sm_70", mend, True)]
-    cpu = ("torch", "a build without CUDA", f"{PIP} --force-reinstall 'torch==2.10.*'`.", True)
+    cuda = f"{PIP} --force-reinstall 'torch==2.10.*'`, or check a recipe with `gpus: 0`."
+    cpu = ("torch", "a build without CUDA", cuda, True)
     assert faults(site(), found("", cuda=None)) == [cpu]
     driver = "`nvidia-smi` there shows the driver; torch is for CUDA 12.8."
     assert faults(site(), found("sm_70")) == [("GPU", "torch sees none on a node that has some", driver, True)]
     broken = {**V100, "fault": "RuntimeError: ECC error"}
     assert faults(site(), found("sm_70", broken)) == [("GPU", "RuntimeError: ECC error", "", True)]
+
+
+def test_for_a_recipe_without_gpus_torch_needs_no_cuda_and_the_probe_no_gpu() -> None:
+    asked = Resources(gpus=0, account="lab", partition="CPU")
+    rows = [Row("torch", "2.10.0, CUDA none"), Row("GPU", "none")]
+    assert list(torch_rows(ENV, site(), found("", cuda=None), asked)) == rows
+    command = probe_command(ENV, site(partition="GPU", account="mine"), asked)
+    flags = ["--account=lab", "--nodes=1", "--ntasks=1", "--partition=CPU", "--time=0:10:00"]
+    assert command[1:-3] == [*flags, "--job-name=hpcft-env-check"]
+    assert "--gres=gpu:V100:1" in probe_command(ENV, site(), Resources(gpus=4, nodes=2))
 
 
 def test_a_cluster_file_that_says_otherwise_and_a_foreign_nvcc_are_said_and_not_grave() -> None:

@@ -42,6 +42,8 @@ def test_a_file_without_python_and_a_prefix_that_is_a_file_are_refused(desk: Des
     refused = "cannot be made: not a directory. Say another place: --prefix.\n"
     assert desk.run(*CREATE, "demo.yaml").err == f"hpcft: demo.yaml: {refused}"
     assert desk.run(*CREATE, "demo.yaml/env").err == f"hpcft: demo.yaml/env: {refused}"
+    colon = 'a:b has a ":" in its path, which divides the folders of PATH.'
+    assert desk.run(*CREATE, "a:b").err == f"hpcft: ft.yml: {colon} Say another place: --prefix.\n"
     without = "hpcft: ft.yml: names no python. Add `python=3.11` to its dependencies.\n"
     for dependencies in ("[{pip: [torch]}]", "[python-dateutil]", "[ipython]"):
         desk.write("ft.yml", f"name: ft\ndependencies: {dependencies}\n")

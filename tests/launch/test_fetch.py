@@ -151,6 +151,8 @@ def test_a_site_that_wants_downloads_on_other_nodes_gets_them_there(tmp_path: Pa
         "--time=2:00:00",
     ]  # fmt: skip
     assert command[8:10] == ["-u", "-c"] and command[11:] == ["owner/tiny", "v2", "/scratch/hf/hub"]
+    own = Wanted("", Model(path="owner/tiny"), there, Env(tmp_path), "lab").command
+    assert own[1] == "--account=lab", "the recipe's account goes before the cluster's"
     here = Wanted("", Model(path="owner/tiny"), cluster(cache="/scratch/hf"), Env(tmp_path)).command
     assert here[0] == str(tmp_path / "bin/python")
 

@@ -264,6 +264,9 @@ def test_a_walltime_beyond_the_partitions_limit_names_that_limit(desk: Desk) -> 
     desk.accepts("--set", "resources.walltime=1:30:00", "--set", "resources.partition=DGX")
 
 
+BATCH = ("--set", "train.batch_size=40")
+
+
 def test_more_cores_than_a_node_has_and_more_nodes_than_this_machine_is_are_refused(desk: Desk) -> None:
     desk.write("site.yaml", (desk.folder / "site.yaml").read_text() + "cpus_per_node: 24\n")
     given = ("--set", "resources.gpus=2", "--set", "resources.cpus_per_process=13")
@@ -271,6 +274,11 @@ def test_more_cores_than_a_node_has_and_more_nodes_than_this_machine_is_are_refu
         "--set resources.cpus_per_process: resources.cpus_per_process = 13: 26 cores for the 2 processes of a node, "
         "and one of site has 24. Write 12 at most."
     ]
+    there = "cores for the 40 processes of a node, and one of site has 24."
+    for more, cores in ((), 40), (("--set", "resources.cpus_per_process=2"), 80):
+        assert desk.faults("--set", "resources.gpus=0", "--set", "resources.processes=40", *more, *BATCH) == [
+            f"--set resources.processes: resources.processes = 40: {cores} {there} Write {24 * 40 // cores} at most."
+        ]
     here = ("--cluster", "./here.yaml", "--set", "resources.walltime=1:00", "--set", "resources.gpus=0")
     assert desk.faults(*here, "--set", "resources.nodes=2") == [
         "--set resources.nodes: resources.nodes = 2: this machine is one node. Write 1."

@@ -160,8 +160,17 @@ def test_where_the_site_chooses_the_partition_only_what_no_node_at_all_has_is_re
     desk.change("partition: GPU\n", "", "site.yaml")
     desk.accepts("--set", "resources.memory=900G")
     assert desk.faults("--set", "resources.memory=9000G", "--set", "resources.nodes=8") == [
-        "--set resources.nodes: resources.nodes = 8: the cluster has 4. Ask for 4 at most.",
+        "--set resources.nodes: resources.nodes = 8: the largest partition has 3. Ask for 3 at most.",
         "--set resources.memory: each node would have to give 9000G of memory, and has 8789G. Ask for less.",
+    ]
+
+
+def test_of_several_partitions_a_job_gets_the_nodes_of_one(desk: Desk) -> None:
+    desk.program("sinfo", 'for p in A B; do echo "$p|2:00:00|OFF|3|24|250000|gpu:V100:2|v100"; done')
+    desk.change("partition: GPU", "partition: A,B", "site.yaml")
+    desk.accepts("--set", "resources.nodes=3", "--set", "train.batch_size=6")
+    assert desk.faults("--set", "resources.nodes=4") == [
+        "--set resources.nodes: resources.nodes = 4: the largest partition has 3. Ask for 3 at most."
     ]
 
 

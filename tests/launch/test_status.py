@@ -135,6 +135,13 @@ def test_the_time_left_counts_the_waits_of_jobs_to_come_as_the_mean_of_those_so_
     assert status.eta_with_waits == status.eta_seconds + status.eta_waits
     (line,) = [line for line in details(status) if line.startswith("  left ")]
     assert line.endswith("if it goes on so: 3 jobs of this run waited 1:10 on average")
+    recipe = json.loads((run.path / "recipe.json").read_bytes())
+    for jobs, grants in ((3 + 1, "1 of them"), (3, "none")):  # three have begun
+        write_json(run.path / "recipe.json", {**recipe, "resources": {**recipe["resources"], "jobs": jobs}})
+        short = status.eta_jobs + 3 - jobs
+        said = f"{status.eta_jobs} more jobs (resources.jobs grants {grants}: `hpcft extend demo {short}`), if it"
+        assert any(said in line for line in details(status_of(run, BOTH)))
+    write_json(run.path / "recipe.json", recipe)
     # While the next one waits, what it has waited is not counted again.
     write_json(run.job(3).path / "ended.json", {"ending": "walltime", "time": NOW - 50, "wall_seconds": 600.0,
                                                 "last_step": 44, "seconds": {"train": 100.0}})  # fmt: skip

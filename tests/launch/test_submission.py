@@ -69,13 +69,14 @@ def test_a_job_is_made_of_recipe_cluster_and_env_and_nothing_else() -> None:
 def test_a_job_without_gpus_asks_for_none_and_for_the_cores_of_its_processes() -> None:
     options = slurm_options(recipe(gpus=0, processes=3, cpus_per_process=2, memory="8G"), CLUSTER)
     assert (options["cpus-per-task"], options["mem"]) == ("6", "8G")
+    assert slurm_options(recipe(gpus=0, processes=3), CLUSTER)["cpus-per-task"] == "3", "a core for each"
     assert not {"gpus-per-node", "mem-per-gpu"} & set(options)
 
 
 def test_what_the_recipe_says_goes_before_the_cluster_and_the_clusters_raw_options_before_all() -> None:
-    site = CLUSTER.model_copy(update={"options": {"mem": "0", "partition": "DEV"}})
+    site = CLUSTER.model_copy(update={"options": {"mem": "0", "cpus-per-task": "20"}})
     options = slurm_options(recipe(gpus=1, cpus_per_process=9, memory="8G"), site)
-    assert (options["cpus-per-task"], options["mem"], options["partition"]) == ("9", "0", "DEV")
+    assert (options["cpus-per-task"], options["mem"]) == ("20", "0")
     assert "mem-per-gpu" not in options
 
 

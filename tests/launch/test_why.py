@@ -99,7 +99,7 @@ def test_a_crash_is_told_with_its_last_error_and_the_command_that_may_help(desk:
     "row, says, mended",
     [
         ("4712|OUT_OF_MEMORY|0:125|gpu002|8G||x|x", "OUT_OF_MEMORY, exit code 0:125: it used more host memory than it "
-         "had asked for, and Slurm ended it", "  hpcft resume demo --set resources.memory=12G"),
+         "had asked for", "  hpcft resume demo --set resources.memory=12G"),
         ("4712|TIMEOUT|0:0|gpu002|8G||x|x", "TIMEOUT, exit code 0:0: its walltime ended before it had saved",
          "  hpcft resume demo --set resources.walltime=0:15:00"),
         ("4712|NODE_FAIL|1:0|gpu002|8G||x|x", "NODE_FAIL, exit code 1:0: its node failed",
@@ -117,6 +117,39 @@ def test_of_a_job_that_left_no_word_slurm_says_what_it_died_of(
     lines = why(desk)
     assert "job       job 2 (4712), no ending" in lines and "reason    all its processes were killed" in lines
     assert f"Slurm     {says}" in lines and lines[-1] == mended
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("4712|FAILED|1:0|gpu002|8G||x|x\n4712.batch|FAILED|1:0|gpu002||4G|x|x",
+         "Nothing points at memory: it used 4.0 GiB of the 8 GiB that it had asked for. Somebody, or another program, "
+         "killed it."),
+        ("4712|FAILED|1:0|gpu002|8G||x|x\n4712.batch|FAILED|1:0|gpu002||7G|x|x",
+         "More host memory than the 8 GiB that it had asked for:"),
+        ("4712|OUT_OF_MEMORY|0:125|gpu002|8G||x|x\n4712.batch|OUT_OF_MEMORY|0:125|gpu002||4G|x|x",
+         "More host memory than the 8 GiB that it had asked for:"),
+    ],
+)  # fmt: skip
+def test_a_kill_from_outside_calls_for_more_memory_only_where_it_was_used(
+    desk: Desk, run: RunDir, row: str, said: str
+) -> None:
+    end(run, 2, "crashed", reason="a worker was killed from outside, as the kernel does when memory is short")
+    accounts(desk, row + "\n")
+    lines = why(desk)
+    assert lines[-2] == said
+    resume = "hpcft resume demo"
+    assert lines[-1] == (f"`{resume}` goes on from its newest checkpoint." if said.startswith("Nothing") else
+                         f"  {resume} --set resources.memory=12G")  # fmt: skip
+
+
+def test_on_this_machine_which_bounds_no_memory_no_more_of_it_is_asked_for(run: RunDir) -> None:
+    here = Cluster(name="local", kind="local", runs="/r")
+    lines = mend("demo", run.recipe, here, Evidence("a worker was killed from outside"), goes_on=True)
+    assert lines == [
+        "Whoever killed it left no word; if it was the kernel, short of memory, `dmesg` says so.",
+        "The chain goes on by itself.",
+    ]
 
 
 def test_the_job_that_ran_says_more_than_those_that_left_the_queue_with_it(desk: Desk, run: RunDir) -> None:

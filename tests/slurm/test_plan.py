@@ -23,7 +23,7 @@ def test_the_script_that_is_printed_is_the_one_that_sbatch_gets(slurm: Lab, tmp_
 
 
 def test_what_sbatch_would_refuse_is_the_same_fault_in_the_dry_run(slurm: Lab, tmp_path: Path) -> None:
-    site = make_site(tmp_path, slurm, options={"reservation": "nosuch"})
+    site = make_site(tmp_path, slurm, reservation="nosuch")
     words = site.hpcft("submit", str(site.recipe), "--dry-run", code=2)
     fault = words.splitlines()[-1]
     assert 'there is no reservation "nosuch".' in fault

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.slurm.conftest import need_slurm
-from tests.slurm.lab import Lab, user_name
+from tests.slurm.lab import Lab, LabError, user_name
 from tests.slurm.processes import eventually
 from tests.slurm.runs import Site, make_site, queue
 
@@ -87,8 +87,8 @@ def test_what_no_node_could_ever_run_is_refused_before_the_queue(site: Site) -> 
         "--set resources.memory: each node would have to give 900G of memory, and has 244G. Ask for less."
     )
     assert refusal(site, "resources.cpus_per_process=30", cpus_per_node=None) == (
-        "--set resources.cpus_per_process: each node would have to give 30 cores, and has 24. "
-        "Ask for fewer for each process."
+        "--set resources.cpus_per_process: resources.cpus_per_process = 30: 30 cores for the 1 process of a node, "
+        "and those there have 24. Write 24 at most."
     )
     assert refusal(site, "resources.nodes=2") == (
         "--set resources.nodes: resources.nodes = 2: the partition has 1. Ask for 1 at most."
@@ -161,7 +161,7 @@ def test_check_agrees_with_a_true_file_and_names_what_is_not(site: Site) -> None
     true = str(site.folder / "lab.yaml")
     assert site.hpcft("cluster", "check", true) == "lab agrees with Slurm.\n"
     wrong = {"max_walltime": "18:00:00", "max_submit": 20, "gpus_per_node": 4, "partition_walltime": "24:00:00"}
-    wrong |= {"cpus_per_gpu": 6}
+    wrong |= {"cpus_per_gpu": 6, "reservation": "course", "exclude": ["nosuch[1-2]"]}
     (site.folder / "wrong.yaml").write_text(yaml.safe_dump({"extends": "./lab.yaml", **wrong}, sort_keys=False))
     said = site.hpcft("cluster", "check", str(site.folder / "wrong.yaml"), code=2).replace(f"{site.folder}/", "")
     assert said.splitlines() == [
@@ -169,7 +169,12 @@ def test_check_agrees_with_a_true_file_and_names_what_is_not(site: Site) -> None
         'hpcft: wrong.yaml:5: partition_walltime = "24:00:00": the partition GPU allows 18:00:00. Write "18:00:00".',
         'hpcft: wrong.yaml:2: max_walltime = "18:00:00": your association or qos allows 2:00:00. Write "2:00:00".',
         "hpcft: wrong.yaml:3: max_submit = 20: Slurm takes 6 jobs of yours. Write 6.",
+        'hpcft: wrong.yaml:7: reservation = "course": Slurm has no such reservation. Remove it: there is none at all.',
+        'hpcft: wrong.yaml:8: exclude = "nosuch[1-2]": Slurm has no node nosuch1, and sbatch would refuse every job. '
+        "Remove it.",
     ]
+    with pytest.raises(LabError, match="Invalid node name specified"):
+        site.lab.run("sbatch", "--exclude=nosuch1", "--wrap=true")
 
 
 def test_a_drafted_file_agrees_with_the_slurm_it_was_drafted_from(site: Site) -> None:

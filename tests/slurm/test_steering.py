@@ -32,7 +32,7 @@ def test_a_run_is_changed_explained_extended_and_removed(site: Site, tmp_path: P
     run = site.submit("resources.jobs=2", "resources.queued=2")
     assert len(queue(site.lab, run)) == 2, "as many as resources.jobs"
     said = site.hpcft("extend", run.name, "5")
-    assert said == f"{run.name} may have 7 jobs from its last resume on, 5 more than before.\n"
+    assert said == f"{run.name} may go on to job 7, 5 jobs further than before.\n"
     assert len(queue(site.lab, run)) == 3, "what was granted is queued at once"
     wait_for_training(site, run, 1)
     assert "is running. End it first: `hpcft cancel tiny`." in site.hpcft("rm", run.name, "--yes", code=2)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hpcft.job import notice
 from hpcft.job.verdict import Halt, halt
+from hpcft.launch import notice
 from hpcft.rundir import JobDir, RunDir, read_json, write_json
 
 
