@@ -69,8 +69,8 @@ def test_what_would_break_the_run_is_refused_with_the_reason(
 
 
 def test_all_faults_of_a_resume_are_said_at_once_each_with_its_set(desk: Desk, run: RunDir) -> None:
-    assert faults(desk, "train.sede=1", "train.save_every=x") == [
-        '--set train.save_every: train.save_every = "x" is no whole number.',
+    assert faults(desk, "train.sede=1", "train.log_every=x") == [
+        '--set train.log_every: train.log_every = "x" is no whole number.',
         '--set train.sede: unknown key "train.sede". Did you mean "seed"?',
     ]
     assert faults(desk, "train.save_every=x", "train=5", "nmae=y", "data.max_length=9", "resources.gpus=1") == [
