@@ -81,14 +81,16 @@ class Outcome:
     """What two runs must have in common to the last bit."""
 
     weights: str
-    """SHA-256 of the final model's file."""
+    """SHA-256 of the final model's file, or of its adapters'."""
     curve: list[tuple[int, float]]
     validation: list[tuple[int, float]]
 
 
 def outcome(run: RunDir) -> Outcome:
     """What a finished run came to."""
-    weights = hashlib.sha256((run.final_model / "model.safetensors").read_bytes()).hexdigest()
+    names = ("model.safetensors", "adapter_model.safetensors")
+    file = next(run.final_model / name for name in names if (run.final_model / name).exists())
+    weights = hashlib.sha256(file.read_bytes()).hexdigest()
     stitched = stitch(job_curves(run))
     curves = [stitched.curve(tag) for tag in ("train/loss", "validation/loss")]
     pairs = [list(zip(curve.steps.tolist(), curve.values.tolist(), strict=True)) for curve in curves]

@@ -14,12 +14,17 @@ from hpcft.train.training import Training
 from tests.parts import make_tiny_gpt2, write_rows
 
 
-def make_run(parts: Path, path: Path, train: Mapping[str, Any], **sections: Any) -> RunDir:
-    """A run that no job has begun, on a tiny GPT-2 and 60 rows in the folder `parts`."""
+def make_parts(parts: Path) -> None:
+    """A tiny GPT-2, rows and a prompt, unless they are there."""
     make_tiny_gpt2(parts / "model")
     if not (parts / "rows.jsonl").exists():
         write_rows(parts / "rows.jsonl", 60, seed=1)
         (parts / "prompt.md").write_text("### Question\n{{question}}\n\n### Answer\n{{answer}}")
+
+
+def make_run(parts: Path, path: Path, train: Mapping[str, Any], **sections: Any) -> RunDir:
+    """A run that no job has begun, on a tiny GPT-2 and 60 rows in the folder `parts`."""
+    make_parts(parts)
     data = {
         "train": str(parts / "rows.jsonl"),
         "template": str(parts / "prompt.md"),

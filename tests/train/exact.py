@@ -1,0 +1,104 @@
+"""One process of a group that trains case after case, whole and in pieces: `PARTS FOLDER CASES RANK RANKS PORT`.
+
+Each piece of a run is a set-up of its own, with a new DDP around a new model, as in a new job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+PIECES = (2, 5)
+"""Steps after which the cut runs are stopped."""
+STEPS = 7
+
+
+class At:
+    """Stands in the place of the stop file: there once training is at a step."""
+
+    def __init__(self, training: Any, step: int) -> None:
+        self.training, self.step = training, step
+
+    def exists(self) -> bool:
+        return bool(self.training.position.step >= self.step)
+
+
+def settings(case: dict[str, Any], ranks: int) -> dict[str, Any]:
+    """Sections of the recipe."""
+    sections: dict[str, Any] = {"resources": {"gpus": 0, "processes": ranks}}
+    if case["kind"] == "lora":
+        sections["lora"] = {"rank": 4, "dropout": 0.1}
+    if case["kind"] == "bottom":
+        sections["model"] = {"freeze": 1}
+    sections["train"] = {
+        "steps": STEPS,
+        "batch_size": 2 * ranks * case["accumulation"],
+        "grouping": case["grouping"],
+        "gradient_checkpointing": case["checkpointing"],
+    }
+    return sections
+
+
+def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, ranks: int, stops: tuple[int, ...]) -> Any:
+    """What a run that is stopped after these steps comes to, as rank 0 has it: weights and curve."""
+    from hpcft.rundir import RunDir
+    from hpcft.train.loop import train
+    from tests.promise import outcome
+    from tests.train.pieces import begin, make_run
+
+    run = make_run(parts, path, **settings(case, ranks)) if rank == 0 else RunDir(path)
+    meet()
+    for number, stop in enumerate([*stops, STEPS + 1], 1):
+        training = begin(run, number)
+        training.control.stop_file = At(training, stop)  # type: ignore[assignment]
+        ended = train(training)
+        assert ended == ("finished" if stop > STEPS else "stopped"), ended
+        assert stop > STEPS or training.position.step == stop
+        meet()
+    if rank > 0:
+        return None
+    return [outcome(run).weights, outcome(run).curve]
+
+
+def meet() -> None:
+    """Wait for all processes."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def main(parts: str, folder: str, cases: str, rank: str, ranks: str, port: str) -> None:
+    """Write the outcome of every case to FOLDER/outcomes.json."""
+    os.environ.update(
+        RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+    )
+    if ranks == "1":
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            del os.environ[name]
+    else:
+        from accelerate import PartialState
+
+        PartialState(cpu=True)  # so that the first meeting has a group
+    outcomes = {}
+    for name, case in json.loads(Path(cases).read_text()).items():
+        place = Path(folder) / name
+        whole = run_in_pieces(Path(parts), place / "whole", case, int(rank), int(ranks), ())
+        cut = run_in_pieces(Path(parts), place / "cut", case, int(rank), int(ranks), PIECES)
+        outcomes[name] = {"whole": whole, "cut": cut}
+    if rank == "0":
+        (Path(folder) / "outcomes.json").write_text(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)

@@ -1,0 +1,61 @@
+"""The promise, for every way to train: a run in three pieces has the weights and curve of one that was never cut."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcft.job.workers import find_meeting
+from tests.train.pieces import make_parts
+
+CASES = {
+    f"{grouping}-{kind}-accumulation{accumulation}{'-checkpointing' if checkpointing else ''}": {
+        "grouping": grouping,
+        "kind": kind,
+        "accumulation": accumulation,
+        "checkpointing": checkpointing,
+    }
+    for grouping, kind, accumulation, checkpointing in itertools.product(
+        ("plain", "bucketed", "packed"), ("full", "lora", "bottom"), (1, 4), (False, True)
+    )
+}
+"""All that may be combined, for each number of processes."""
+
+
+def outcomes(parts: Path, folder: Path, ranks: int) -> dict[str, Any]:
+    """What every case comes to in a group of so many processes."""
+    make_parts(parts)
+    (folder / "cases.json").write_text(json.dumps(CASES))
+    port = str(find_meeting(1).port)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    words = [sys.executable, "-m", "tests.train.exact", str(parts), str(folder), str(folder / "cases.json")]
+    with (folder / "log").open("wb") as log:
+        group = [
+            subprocess.Popen([*words, str(rank), str(ranks), port], stdout=log, stderr=log, env=environment)
+            for rank in range(ranks)
+        ]
+        codes = [process.wait(timeout=900) for process in group]
+    assert codes == [0] * ranks, (folder / "log").read_text()[-3000:]
+    found: dict[str, Any] = json.loads((folder / "outcomes.json").read_text())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_every_way_to_train_comes_out_the_same_in_three_pieces(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, ranks: int
+) -> None:
+    found = outcomes(tmp_path_factory.getbasetemp() / "exact-parts", tmp_path, ranks)
+    assert found.keys() == CASES.keys()
+    differ = [name for name, both in found.items() if both["whole"] != both["cut"]]
+    assert not differ
+    weights = [both["whole"][0] for both in found.values()]
+    assert len(set(weights)) >= len(weights) // 3, "the cases do not differ among themselves: this compares nothing"
