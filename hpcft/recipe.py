@@ -143,11 +143,12 @@ class Train(Section):
     """Steps between two checkpoints, beside the one at the end of each job; `auto` weighs what a save costs against
     what a kill would lose."""
     keep_checkpoints: Count = 2
-    """Newest ones that stay; an older one goes when a newer is whole on disk."""
+    """Newest ones that stay; an older one goes when a newer one is whole on disk."""
     keep_bytes: Memory | None = None
-    """Disk for all checkpoints together, "60G": the oldest go until they fit, the newest always stays."""
+    """Disk for all checkpoints together, "60G", the one that is being written among them: the oldest go until they fit,
+    the newest always stays."""
     keep_best: bool = False
-    """Keep the weights of the lowest validation loss too, as a model in best/."""
+    """Keep the weights of the lowest validation loss too, as a model in best/; nothing prunes them."""
 
 
 class Evaluate(Section):

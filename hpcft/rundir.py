@@ -245,6 +245,11 @@ class RunDir:
         return self.path / "model"
 
     @property
+    def best_model(self) -> Path:
+        """The weights of the lowest validation loss so far, likewise; there with train.keep_best."""
+        return self.path / "best"
+
+    @property
     def lock(self) -> Lock:
         """Held by the job that may write."""
         return Lock(self.path / "lock")

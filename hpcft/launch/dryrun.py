@@ -121,7 +121,7 @@ def _disk(plan: Plan) -> str:
     if plan.parameters is None:
         return f"unknown: no safetensors file here tells the model's size{note}"
     need = disk(plan.recipe, plan.cluster, plan.root, plan.parameters)
-    text = f"{gigabytes(need.needed)} for {need.checkpoints} checkpoints and the model; {gigabytes(need.free)} are free"
+    text = f"{gigabytes(need.needed)} for {need.words}; {gigabytes(need.free)} are free"
     quota = f", the quota of {plan.cluster.name} is {gigabytes(need.quota)}" if need.quota is not None else ""
     return f"{text}{quota}{note}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,21 +30,30 @@ class Disk:
     """Bytes of one."""
     checkpoints: int
     """How many there are at once: those kept, and the one that is being written."""
+    models: int
+    """Folders of weights: the final model, and where it is kept the best with the one that takes its place."""
     model: int
-    """Bytes of the final model."""
+    """Bytes of one of them."""
     free: int
     quota: int | None
 
     @property
     def needed(self) -> int:
-        return self.checkpoint * self.checkpoints + self.model
+        return self.checkpoint * self.checkpoints + self.model * self.models
+
+    @property
+    def words(self) -> str:
+        """`3 checkpoints and the model`."""
+        return f"{self.checkpoints} checkpoints and {'the model' if self.models == 1 else f'{self.models} models'}"
 
 
 def disk(recipe: Recipe, cluster: Cluster, root: Path, parameters: int) -> Disk:
     """The disk that a run takes below this folder, which need not exist yet."""
     quota = memory_bytes(cluster.quota) if cluster.quota else None
-    count = recipe.train.keep_checkpoints + 1
-    return Disk(parameters * CHECKPOINT_BYTES, count, parameters * MODEL_BYTES, free_bytes(root), quota)
+    size, count = parameters * CHECKPOINT_BYTES, recipe.train.keep_checkpoints + 1
+    if recipe.train.keep_bytes:
+        count = min(count, max(2, (memory_bytes(recipe.train.keep_bytes) or 0) // max(1, size)))
+    return Disk(size, count, 3 if recipe.train.keep_best else 1, parameters * MODEL_BYTES, free_bytes(root), quota)
 
 
 def free_bytes(folder: Path) -> int:
@@ -63,9 +73,17 @@ def room_faults(file: RecipeFile, cluster: Cluster, root: Path, parameters: int)
     """Every reason why a model of so many parameters has no room."""
     recipe = file.recipe
     need = disk(recipe, cluster, root, parameters)
-    parts = (
-        f"{need.checkpoints} checkpoints of {gigabytes(need.checkpoint)} and the model take {gigabytes(need.needed)}"
+    parts = f"{need.words} take {gigabytes(need.needed)}".replace(
+        "checkpoints", f"checkpoints of {gigabytes(need.checkpoint)}"
     )
+    limit = memory_bytes(recipe.train.keep_bytes) if recipe.train.keep_bytes else None
+    if limit is not None and limit < 2 * need.checkpoint:
+        what = (
+            f"train.keep_bytes = {recipe.train.keep_bytes} has no room for two checkpoints of "
+            f"{gigabytes(need.checkpoint)}: the newest stays while the next one is written."
+        )
+        fix = f'Write "{math.ceil(2 * need.checkpoint / GIB)}G" or more.'
+        yield Fault(file.where("train.keep_bytes"), what, fix)
     fix = "Name another folder with --runs."
     if (keep := recipe.train.keep_checkpoints) > 1:
         fix = f"Keep fewer than train.keep_checkpoints = {keep}, or name another folder with --runs."

@@ -65,8 +65,10 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return tensors
 
 
-def save(run: RunDir, state: Mapping[str, Any], files: Mapping[str, Pieces], keep: int) -> Path:
-    """The folder of a new checkpoint, whole on disk; older ones beyond `keep` are gone then.
+def save(
+    run: RunDir, state: Mapping[str, Any], files: Mapping[str, Pieces], keep: int, limit: int | None = None
+) -> Path:
+    """The folder of a new checkpoint, whole on disk; older ones beyond `keep`, or `limit` in bytes, are gone then.
 
     Raises OSError with nothing changed but a hidden folder, which the next save clears away.
     """
@@ -87,7 +89,7 @@ def save(run: RunDir, state: Mapping[str, Any], files: Mapping[str, Pieces], kee
         final.rename(parent / f"{REPLACED}{name}")
     writing.rename(final)
     sync_folder(parent)
-    prune(run, keep)
+    prune(run, keep, limit)
     return final
 
 
@@ -107,14 +109,27 @@ def _write(folder: Path, state: Mapping[str, Any], files: Mapping[str, Pieces]) 
     write_json(folder / "manifest.json", {"format": FORMAT, "time": time.time(), "files": facts})
 
 
-def prune(run: RunDir, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, the oldest first; and what a save put aside."""
-    for step in run.saved_steps()[:-keep]:
+def prune(run: RunDir, keep: int, limit: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints, the oldest first; and what a save put aside.
+
+    With a limit in bytes, as many more as leave room within it for the next one, which is written beside those that
+    stay. The newest always does.
+    """
+    steps = run.saved_steps()
+    kept = steps[-keep:]
+    sizes = {step: _bytes(run.checkpoints / f"step-{step:08d}") for step in kept} if limit is not None else {}
+    while limit is not None and len(kept) > 1 and sum(sizes[step] for step in kept) + sizes[kept[-1]] > limit:
+        kept.pop(0)
+    for step in steps[: len(steps) - len(kept)]:
         folder = run.checkpoints / f"step-{step:08d}"
         # Under a hidden name first: a kill half-way must not leave a manifest over missing files.
         hidden = folder.with_name(f".pruned-{folder.name}")
         folder.rename(hidden)
     _tidy(run.checkpoints)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _tidy(folder: Path) -> None:

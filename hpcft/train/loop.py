@@ -10,8 +10,9 @@ from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, training_loader
 from hpcft.train.control import Stop
 from hpcft.train.evaluate import choice_test, choose, validation_loss
+from hpcft.train.final import finish
 from hpcft.train.log import Log
-from hpcft.train.saving import Saver, finish
+from hpcft.train.saving import Saver
 from hpcft.train.step import one_step
 from hpcft.train.training import Training
 
@@ -79,6 +80,8 @@ def evaluate_if_due(training: Training, log: Log) -> None:
     with training.progress.phase("evaluate"):
         loss = validation_loss(training.model, training.validation, batch, training.pad, training.control, training.amp)
     position.evaluated = position.step
+    if position.step and math.isfinite(loss) and (position.best is None or loss < position.best):
+        position.best, position.best_step = loss, position.step
     training.progress.note(validation_loss=loss)
     log.validation(loss, time.monotonic() - started)
 

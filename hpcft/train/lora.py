@@ -138,14 +138,15 @@ def hold_in_half(model: LossModel, precision: str) -> None:
             module.to(torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
-def write_adapters(adapted: Any, folder: Path) -> None:
+def write_adapters(adapted: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write the adapters as peft does; those of a GPT-2 taken apart as one of the fused projection, which every
     program that reads peft's folders can load beside the plain model."""
     from peft import get_peft_model_state_dict
 
     config = copy.copy(adapted.peft_config["default"])
     config.inference_mode = True
-    tensors = {name: tensor.detach() for name, tensor in get_peft_model_state_dict(adapted).items()}
+    state = weights and {f"base_model.{name}": tensor for name, tensor in weights.items()}
+    tensors = {name: tensor.detach() for name, tensor in get_peft_model_state_dict(adapted, state).items()}
     if any(isinstance(module, QueryKeyValue) for module in adapted.modules()):
         parts = [name for name in APART if name in config.target_modules]
         tensors = join(tensors, parts)

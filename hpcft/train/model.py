@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ class LossModel(nn.Module):
         with _evaluating(model), torch.no_grad():
             self.projects_exactly = _projects_exactly(self.inner)
             self.needs_mask = not _ignores_what_is_behind(self.inner)
-        self.write: Callable[[Path], None] = model.save_pretrained
-        """Writes what is left to use after training into a new folder; adapters know another way."""
+        self.write: Callable[..., None] = partial(_write_whole, model)
+        """Writes what is left to use after training into a new folder; adapters know another way. What is trained may
+        be given by name as it was at another time; None takes it as it is."""
 
     def saved_names(self) -> set[str]:
         """Names of the tensors that a checkpoint holds: what is trained, and buffers. The rest is loaded anew."""
@@ -151,6 +153,15 @@ def _some_tokens(model: Any, count: int) -> Tensor:
 
 def _vocabulary(model: Any) -> int:
     return int(model.config.get_text_config().vocab_size)
+
+
+def _write_whole(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a model of transformers. Of what is not given only frozen weights are taken: they stay as they are."""
+    state = None
+    if weights is not None:
+        state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if not tensor.requires_grad}
+        state |= {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    model.save_pretrained(folder, state_dict=state)
 
 
 def _projects_exactly(model: Any) -> bool:

@@ -1,37 +1,25 @@
-"""When and what is saved: checkpoints on the way, the final model at the end."""
+"""When what is saved: checkpoints on the way, beside the steps, and the weights that validate best."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from hpcft.curves.writer import CurveWriter
 from hpcft.interval import save_interval, time_between_failures
-from hpcft.rundir import sync_files, sync_folder, write_json
+from hpcft.schema import memory_bytes
 from hpcft.train import checkpoint
-from hpcft.train.blocks import write_files
+from hpcft.train.costs import Costs, measure_save
+from hpcft.train.final import put_back, write_best
 from hpcft.train.resume import fingerprint
 from hpcft.train.snapshot import Files, Snapshot, take_part
-from hpcft.train.tensorfile import as_bytes
 from hpcft.train.training import Training
 from hpcft.train.writer import Outcome, Writer
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PROBE_CAUTION = 2.0
-"""A small file is written faster than a large one."""
-SLOW_DISK = 2e8
-"""Bytes a second, for a disk that could not be measured."""
-SNAPSHOT_PACE = 2e9
-"""Bytes a second, slower than any copy into pinned memory: until one has been measured."""
-PROBE_BYTES = 128 << 20
-"""Written once at the start to learn how long a save will take."""
 
 
 def state_tensors(training: Training) -> Files:
@@ -55,31 +43,41 @@ class Saver:
     saved: tuple[int, int] | None = None
     """(step, evaluated) of the newest checkpoint that is whole."""
     begun: tuple[int, int] | None = None
-    """The same of the last that was begun."""
+    """The same of the one in flight, or that was tried last; None in flight means that only best/ is written."""
+    last_begun: int = 0
+    """Step after which a checkpoint was last begun, or where this job began."""
     due: bool = False
+    costs: Costs = field(default_factory=lambda: Costs(0.0, 0.0))
+    stall: float = 0.0
+    """Seconds for which the save in flight has stopped training."""
 
     def __post_init__(self) -> None:
         training = self.training
+        position, run = training.position, training.run
         self.snapshot = Snapshot(cuda=training.accelerator.device.type == "cuda")
-        self.first, self.started = training.position.step, time.monotonic()
-        self.costs = Costs(0.0, 0.0)
+        self.first, self.started = position.step, time.monotonic()
+        self.last_begun = position.step
+        self.best = position.best, position.best_step
         if training.control.rank > 0:
             return
-        if steps := training.run.saved_steps():
-            position = checkpoint.read(training.run, steps[-1]).state["position"]
-            self.saved = steps[-1], position["evaluated"]
+        put_back(run)
+        if steps := run.saved_steps():
+            self.saved = steps[-1], checkpoint.read(run, steps[-1]).state["position"]["evaluated"]
         self.costs = measure_save(training)
-        self.between_failures = time_between_failures([job.ended or {} for job in training.run.jobs()])
+        self.between_failures = time_between_failures([job.ended or {} for job in run.jobs()])
         training.progress.say(save_seconds=self.costs.seconds)
 
     def after_step(self) -> None:
         """Save if it is time to, or was while a save was in flight; say what came of the one before."""
-        step, total = self.training.position.step, self.training.total_steps
-        self._collect(wait=step == total)
-        self.due = self.due or step == total or self._is_time(step)
-        if self._agreed(self.due and not self.writer.busy):
-            self.due = False
-            self._begin()
+        position, total = self.training.position, self.training.total_steps
+        best = self.training.recipe.train.keep_best and position.best_step == position.step
+        self._collect(wait=best or position.step == total)
+        self.due = self.due or position.step == total or self._is_time(position.step)
+        now = self._agreed(self.due and not self.writer.busy)
+        if now or best:
+            self._begin(now, best)
+        elif position.step == self.first + 1 and self.training.control.rank == 0:
+            self.snapshot.prepare_beside(state_tensors(self.training))
 
     def _is_time(self, step: int) -> bool:
         """Whether the recipe, or with `auto` what saves and steps have taken so far, wants a save after this step."""
@@ -91,9 +89,8 @@ class Saver:
         pace = (time.monotonic() - self.started) / (step - self.first)
         submitted = training.job.submitted  # of a job that nobody submitted, the end is not known
         walltime = float(submitted["walltime"]) if submitted else math.inf
-        stall, seconds = self.costs.stall, self.costs.seconds
-        steps = save_interval(stall, seconds, pace, walltime, self.between_failures)
-        return step - (self.begun or (self.first,))[0] >= steps
+        steps = save_interval(self.costs.stall, self.costs.seconds, pace, walltime, self.between_failures)
+        return step - self.last_begun >= steps
 
     def last(self) -> None:
         """Save what is not saved yet, and wait until it is on disk. Raises OSError where it cannot be."""
@@ -101,7 +98,7 @@ class Saver:
         self._collect(wait=True)
         # A run that has not made a step has nothing to save: the next job begins as this one did.
         if control.share(position.step > 0 and self.saved != (position.step, position.evaluated)):
-            self._begin()
+            self._begin(True, False)
             if (outcome := self._collect(wait=True)) and outcome.error:
                 raise outcome.error
         control.wait()
@@ -119,44 +116,60 @@ class Saver:
     def _sharded(self) -> bool:
         return self.training.recipe.train.sharding != "none"
 
-    def _begin(self) -> None:
-        """Take the snapshot and let the writer begin; returns as soon as training may change its tensors."""
+    def _begin(self, whole: bool, best: bool) -> None:
+        """Let the writer begin: a whole checkpoint, best/, or both; returns as soon as tensors may change again."""
         training = self.training
-        position, progress = training.position, training.progress
+        position, progress, recipe = training.position, training.progress, training.recipe.train
+        if whole:
+            self.due, self.last_begun = False, position.step
+        if training.control.rank > 0 and not self._sharded:
+            return
+        tensors = state_tensors(training) if whole else {"model": checkpoint.model_tensors(training.model)}
         if training.control.rank > 0:
-            if self._sharded:
-                take_part(state_tensors(training))
+            take_part(tensors)
             return
         started = time.monotonic()
         progress.say(phase="save")
         # The curve first, so that what a resume keeps is on disk too.
-        curve_on_disk: Callable[[], None] = self.curve.durable() if self.curve else lambda: None
+        curve_on_disk = self.curve.durable() if self.curve else lambda: None
         scaler = training.accelerator.scaler
+        here = asdict(position)
         state = {
             "step": position.step,
-            "position": asdict(position),
+            "position": here,
             "fingerprint": fingerprint(training),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
-        files = self.snapshot.take(state_tensors(training))
-        keep = training.recipe.train.keep_checkpoints
+        files = self.snapshot.take(tensors)
+        limit = memory_bytes(recipe.keep_bytes) if recipe.keep_bytes else None
 
         def work() -> None:
             curve_on_disk()
-            checkpoint.save(training.run, state, files, keep)
+            refusal = None
+            if best:
+                try:
+                    write_best(training, self.snapshot.tensors("model"), here["best"], here["best_step"])
+                    self.best = here["best"], here["best_step"]
+                except OSError as error:
+                    refusal = error
+                    here["best"], here["best_step"] = self.best  # what the checkpoint says is what best/ holds
+            if whole:
+                checkpoint.save(training.run, state, files, recipe.keep_checkpoints, limit)
+            if refusal:
+                raise refusal
 
-        self.begun = position.step, position.evaluated
+        self.begun = (position.step, position.evaluated) if whole else None
         self.writer.start(position.step, work)
-        self.stall = stall = time.monotonic() - started
-        progress.spent("save", stall)
-        progress.say(save_stall_seconds=stall, saving_since=time.time())
+        self.stall = time.monotonic() - started
+        progress.spent("save", self.stall)
+        progress.say(save_stall_seconds=self.stall, saving_since=time.time(), phase="train")
         if self.curve:
-            self.curve.scalar("save/stall_seconds", stall, position.step)
+            self.curve.scalar("save/stall_seconds", self.stall, position.step)
         training.control.forget_look()
 
     def _collect(self, *, wait: bool = False) -> Outcome | None:
         """What came of the save that has ended, told to the supervisor, the log and the curve; None if none has."""
-        progress = self.training.progress
+        position, progress = self.training.position, self.training.progress
         with progress.phase("save") if wait and self.writer.busy else contextlib.nullcontext():
             outcome = self.writer.collect(wait=wait)
         if outcome is None:
@@ -165,6 +178,10 @@ class Saver:
             words = refusal_words(outcome.step, outcome.error)
             print(f"hpcft: {words}", flush=True)
             progress.say(saving_since=None, save_fault=words)
+            if position.best_step == outcome.step:
+                position.best, position.best_step = self.best
+        elif self.begun is None:
+            progress.say(saving_since=None, save_fault=None)
         else:
             self.saved = self.begun
             self.costs = Costs(self.stall, seconds := self.stall + outcome.seconds)
@@ -174,23 +191,6 @@ class Saver:
         return outcome
 
 
-def finish(training: Training) -> None:
-    """Write the final model and, last of all, the mark that the run is finished."""
-    if training.control.rank == 0:
-        final = training.run.final_model
-        writing = final.with_name(".writing-model")
-        shutil.rmtree(writing, ignore_errors=True)
-        training.model.write(writing)
-        training.tokenizer.save_pretrained(writing)
-        shutil.rmtree(final, ignore_errors=True)  # of a job that was killed between this and finished.json
-        sync_files(writing)
-        writing.rename(final)
-        sync_folder(final.parent)
-        facts: dict[str, Any] = {"step": training.position.step, "tokens": training.position.tokens}
-        write_json(training.run.path / "finished.json", {**facts, "time": time.time(), "job": training.job.number})
-    training.control.wait()
-
-
 def refusal_words(step: int, error: OSError) -> str:
     """What became of a save that the file system refused, and what to do."""
     # In small letters: in the system's own words the log of a job is searched for what has ended it.
@@ -198,37 +198,3 @@ def refusal_words(step: int, error: OSError) -> str:
     fix = "Make room" if error.errno in FULL else "Look at the file system"
     what = f"the checkpoint of step {step} could not be written: {reason}."
     return f"{what} {fix}: training goes on, what was saved before stays, and the next save tries again."
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a save takes."""
-
-    stall: float
-    """Seconds for which training waits."""
-    seconds: float
-    """Until it is on disk."""
-
-
-def measure_save(training: Training) -> Costs:
-    """What a save will take: as much as the last one, else by its size and a small file on the same disk."""
-    for job in reversed(training.run.jobs()):
-        ended = job.ended or {}
-        if (seconds := ended.get("save_seconds")) and (stall := ended.get("save_stall_seconds")):
-            return Costs(float(stall), float(seconds))
-    size = sum(tensor.numel() * tensor.element_size() for tensor in training.model.state_dict().values()) * 3
-    training.run.checkpoints.mkdir(exist_ok=True, mode=0o700)
-    probe = training.run.checkpoints / ".probe"
-    probe.unlink(missing_ok=True)
-    block = as_bytes(os.urandom(1 << 20))
-    blocks = max(1, min(PROBE_BYTES, size) >> 20)
-    started = time.monotonic()
-    try:
-        write_files(probe.parent, {probe.name: [block] * blocks})
-        seconds = (time.monotonic() - started) * float(size / (blocks << 20))
-    except OSError as refusal:  # no reason to end a job which may train until there is room again
-        print(f"hpcft: how fast the disk writes is not known: {refusal}", flush=True)
-        seconds = size / SLOW_DISK
-    finally:
-        probe.unlink(missing_ok=True)
-    return Costs(size / SNAPSHOT_PACE, PROBE_CAUTION * seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hpcft.train.blocks import threads
-from hpcft.train.tensorfile import Layout, as_bytes, layout
+from hpcft.train.tensorfile import as_bytes, layout
 
 Files = Mapping[str, Mapping[str, Tensor]]
 """{file: {name: tensor}}."""
@@ -42,19 +43,29 @@ class Snapshot:
     def __init__(self, *, cuda: bool) -> None:
         self._cuda = cuda
         self._buffers: dict[str, Tensor] = {}
+        self._views: dict[str, dict[str, Tensor]] = {}
+        self._preparing: threading.Thread | None = None
 
-    def prepare(self, sizes: Mapping[str, int]) -> None:
-        """Take the memory now, in bytes for each file, for what would be slow at the first save."""
-        for file, size in sizes.items():
-            if file not in self._buffers or self._buffers[file].numel() != size:
-                self._release(file)
-                self._buffers[file] = self._memory(size)
+    def prepare_beside(self, files: Files) -> None:
+        """Take the memory in a thread of its own: pages that were never used would slow the first save down."""
+        sizes = {file: layout(tensors).size for file, tensors in files.items()}
+        self._preparing = threading.Thread(target=self._prepare, args=(sizes,), name="hpcft-memory", daemon=True)
+        self._preparing.start()
 
     def take(self, files: Files) -> dict[str, list[Tensor]]:
         """{file: pieces} of a copy, whole when this returns; it stays until the next is taken."""
+        if self._preparing:
+            self._preparing.join()
+            self._preparing = None
         plans = {file: layout(tensors) for file, tensors in files.items()}
-        self.prepare({file: plan.size for file, plan in plans.items()})
-        copies = [copy for file, plan in plans.items() for copy in self._copies(file, plan, files[file])]
+        self._prepare({file: plan.size for file, plan in plans.items()})
+        for file, plan in plans.items():
+            buffer = self._buffers[file]
+            self._views[file] = {
+                name: buffer[first:last].view(files[file][name].dtype).view(files[file][name].shape)
+                for name, (first, last) in plan.spans.items()
+            }
+        copies = [(view, files[file][name]) for file in plans for name, view in self._views[file].items()]
         if self._cuda:
             for target, source in copies:
                 target.copy_(whole(source), non_blocking=True)
@@ -66,13 +77,15 @@ class Snapshot:
                     done.result()
         return {file: [as_bytes(plan.header), self._buffers[file]] for file, plan in plans.items()}
 
-    def _copies(self, file: str, plan: Layout, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """(place in the buffer, tensor) for each tensor of a file."""
-        buffer = self._buffers[file]
-        return [
-            (buffer[first:last].view(tensors[name].dtype).view(tensors[name].shape), tensors[name])
-            for name, (first, last) in plan.spans.items()
-        ]
+    def tensors(self, file: str) -> Mapping[str, Tensor]:
+        """{name: tensor} of the copy of a file."""
+        return self._views[file]
+
+    def _prepare(self, sizes: Mapping[str, int]) -> None:
+        for file, size in sizes.items():
+            if file not in self._buffers or self._buffers[file].numel() != size:
+                self._release(file)
+                self._buffers[file] = self._memory(size)
 
     def _release(self, file: str) -> None:
         if (memory := self._buffers.pop(file, None)) is not None and memory.is_pinned():

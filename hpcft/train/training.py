@@ -32,6 +32,10 @@ class Position:
     window_places: int = 0
     evaluated: int = -1
     """Step of the last validation loss."""
+    best: float | None = None
+    """Lowest validation loss after a step so far."""
+    best_step: int = -1
+    """When that was."""
     left_out: int = 0
     """Steps whose update was left out, since a number in them was none."""
     left_out_in_a_row: int = 0

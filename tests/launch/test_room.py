@@ -71,6 +71,17 @@ def test_checkpoints_that_have_no_room_on_the_disk_are_refused_with_the_mend(des
     ]
 
 
+def test_a_limit_in_bytes_and_the_best_model_count(desk: Desk) -> None:
+    model_of(desk, GIGA)
+    disk_of(desk, 100 * GIGA)
+    more = ("--set", "train.keep_checkpoints=9", "--set", "train.keep_best=true", "--set")
+    assert "# disk         60.0 GB for 4 checkpoints and 3 models; " in desk.accepts(*more, "train.keep_bytes=45G")
+    assert desk.faults(*more, "train.keep_bytes=20G") == [
+        "--set train.keep_bytes: train.keep_bytes = 20G has no room for two checkpoints of 12.0 GB: the newest stays "
+        'while the next one is written. Write "23G" or more.'
+    ]
+
+
 def test_a_quota_that_is_too_small_is_said_and_a_purge_is_foretold(desk: Desk) -> None:
     model_of(desk, GIGA)
     disk_of(desk, 1000 * GIGA)

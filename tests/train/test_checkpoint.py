@@ -122,6 +122,19 @@ def test_the_newest_stay_and_what_was_left_half_done_goes(tmp_path: Path, model:
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000002", "step-00000003"]
 
 
+def test_a_limit_in_bytes_has_room_for_the_checkpoint_that_comes_next(tmp_path: Path, model: LossModel) -> None:
+    run, optimizer = RunDir(tmp_path), trained(model)
+    size = sum(path.stat().st_size for path in save(run, model, optimizer, 1).iterdir())
+    for step in (2, 3, 4):
+        save(run, model, optimizer, step)
+    checkpoint.prune(run, 5, limit=4 * size + 1000)
+    assert run.saved_steps() == [2, 3, 4]
+    checkpoint.prune(run, 2, limit=4 * size + 1000)
+    assert run.saved_steps() == [3, 4]
+    checkpoint.prune(run, 5, limit=size)
+    assert run.saved_steps() == [4], "the newest stays whatever the limit"
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, model: LossModel) -> None:
     run = RunDir(tmp_path)
     save(run, model, trained(model), 1)

@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from hpcft.rundir import RunDir, read_json
 from hpcft.train import checkpoint, loop
+from hpcft.train.checkpoint import model_tensors
+from hpcft.train.final import put_back, write_best
+from hpcft.train.snapshot import Snapshot
 from hpcft.train.training import Training
+from tests.parts import write_rows
 from tests.promise import wait_for
 from tests.train.pieces import begin, digest, make_run
 
@@ -80,6 +87,79 @@ def test_steps_are_made_while_a_checkpoint_is_written_and_a_resume_from_it_is_ex
     assert again.position.step == first < 8
     loop.train(again)
     assert digest(again) == digest(whole)
+
+
+def test_the_best_weights_are_a_model_of_their_own_that_outlives_the_pruning_and_a_cut(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(parts / "validation.jsonl", 6, seed=2)
+    losses = {2: 5.0, 4: 4.0, 6: 4.5, 8: 4.25, 0: 1.0}
+    monkeypatch.setattr(loop, "validation_loss", lambda *arguments: losses[here.position.step])
+    sections = {"data": {"validation": str(parts / "validation.jsonl")}, "evaluate": {"every": 2}}
+    train = {"save_every": 1, "keep_checkpoints": 1, "keep_best": True}
+    here = whole = begin(make_run(parts, tmp_path / "whole", train, **sections))
+    weights: dict[int, Any] = {}
+    at_steps(monkeypatch, {step: keep_weights(weights, step) for step in range(1, 9)})
+    loop.train(whole)
+    best = whole.run.best_model
+    assert (whole.position.best, whole.position.best_step) == (4.0, 4), "no loss from before training"
+    assert (record := read_json(best / "best.json")) and (record["step"], record["validation_loss"]) == (4, 4.0)
+    model = AutoModelForCausalLM.from_pretrained(best)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, weights[4][f"model.{name}"]), name
+    assert whole.run.saved_steps() == [8]
+
+    def stop(training: Training) -> None:
+        training.control.stop_file.touch()
+
+    run = make_run(parts, tmp_path / "cut", train, **sections)
+    with monkeypatch.context() as patch:
+        at_steps(patch, {5: stop})
+        here = begin(run)
+        assert loop.train(here) == "stopped"
+    here = begin(run, 2)
+    assert (here.position.best, here.position.best_step) == (4.0, 4)
+    before = (run.best_model / "best.json").read_bytes()
+    loop.train(here)
+    assert (run.best_model / "best.json").read_bytes() == before, "5 and 4.5 are no better"
+    assert digest(here) == digest(whole)
+    assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+KINDS: dict[str, dict[str, Any]] = {"whole": {}, "part": {"model": {"freeze": 1}}, "adapters": {"lora": {"rank": 2}}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_model_is_as_it_stood_at_the_copy_whatever_is_trained(parts: Path, tmp_path: Path, kind: str) -> None:
+    training = begin(make_run(parts, tmp_path / "run", {}, **KINDS[kind]))
+    copy = Snapshot(cuda=False)
+    copy.take({"model": model_tensors(training.model)})
+    training.model.write(tmp_path / "before")
+    with torch.no_grad():
+        for parameter in training.model.parameters():
+            parameter += parameter.requires_grad
+    write_best(training, copy.tensors("model"), 1.0, 5)
+    training.model.write(tmp_path / "after")
+    (file,) = (tmp_path / "before").glob("*.safetensors")
+    best = load_file(training.run.best_model / file.name)
+    before, after = load_file(file), load_file(tmp_path / "after" / file.name)
+    assert best.keys() == before.keys()
+    assert all(torch.equal(best[name], before[name]) for name in before)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def keep_weights(kept: dict[int, Any], step: int) -> Callable[[Training], None]:
+    def keep(training: Training) -> None:
+        kept[step] = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+
+    return keep
+
+
+def test_a_kill_between_two_renames_leaves_the_best_model(parts: Path, tmp_path: Path) -> None:
+    run = make_run(parts, tmp_path / "run", {})
+    (run.path / ".replaced-best").mkdir()
+    put_back(run)
+    assert run.best_model.is_dir()
 
 
 @pytest.fixture
