@@ -64,7 +64,7 @@ def close_gone(job: JobDir, newest: int | None, found_by: str, state: str = "", 
         write_ending(job, "cancelled", found_by=found_by, **slurm)
         return
     saved_before = started["saved_step"] if started else None
-    facts = {key: beat[key] for key in ("first_step", "last_step", "loss", "seconds") if key in beat}
+    facts = {key: beat[key] for key in ("first_step", "last_step", "loss", "seconds", "counts", "start") if key in beat}
     died = "all its processes were killed" if started else "it never came to its first line"
     write_ending(
         job,

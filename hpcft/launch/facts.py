@@ -49,6 +49,8 @@ class RunFacts:
     cluster: str
     kind: str
     """slurm or local."""
+    stop_margin: float
+    """Seconds before the end of a walltime when a job has saved."""
     jobs: list[JobFacts]
     """In order, those whose submission was recorded."""
     finished: dict[str, Any] | None
@@ -106,6 +108,7 @@ def read_facts(run: RunDir) -> RunFacts:
         run.recipe,
         str(submission["cluster"]["name"]),
         str(submission["cluster"]["kind"]),
+        float(submission["cluster"].get("stop_margin", 0.0)),
         _read_jobs(run),
         fact("finished.json"),
         fact("halted.json"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcft.interval import save_interval, time_between_failures
-from hpcft.launch.pace import jobs_needed
+from hpcft.launch.pace import evaluations, jobs_needed, tests
 from hpcft.launch.plan import Plan
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir, find_runs, read_json
@@ -33,6 +33,8 @@ class Measured:
     """That trained."""
     step: float
     evaluation: float
+    test: float
+    """Of evaluate.choices."""
     save: float
     """Until it is on disk, as at the end of a job."""
     stall: float
@@ -69,6 +71,7 @@ def forecast(plan: Plan) -> Forecast | None:
     work = (
         steps * measured.step
         + evaluations(recipe, 0, steps, steps) * measured.evaluation
+        + tests(recipe, 0, steps, steps) * measured.test
         + steps // _save_every(plan, measured) * measured.stall
     )
     lost = measured.start + measured.save
@@ -120,9 +123,9 @@ def measure(run: RunDir) -> Measured | None:
         return None
     spent = [ended["seconds"] for _, ended in trained]
     steps = sum(_steps_done(job, ended) for job, ended in trained)
-    looks = 0
-    for job, ended in trained:
-        looks += evaluations(recipe, _began(job), int(ended["last_step"]), total)
+    ways = [(_began(job), int(ended["last_step"])) for job, ended in trained]
+    looks = sum(evaluations(recipe, first, last, total) for first, last in ways)
+    asked = sum(tests(recipe, first, last, total) for first, last in ways)
     saved = [ended for _, ended in trained if "save_seconds" in ended]
     saves = [float(ended["save_seconds"]) for ended in saved]
     starts = [max(0.0, ended["wall_seconds"] - _worked(ended["seconds"])) for _, ended in whole]
@@ -131,6 +134,7 @@ def measure(run: RunDir) -> Measured | None:
         jobs=len(trained),
         step=sum(seconds.get("train", 0.0) for seconds in spent) / steps,
         evaluation=sum(seconds.get("evaluate", 0.0) for seconds in spent) / looks if looks else 0.0,
+        test=sum(seconds.get("test", 0.0) for seconds in spent) / asked if asked else 0.0,
         save=_mean(saves),
         stall=_mean([float(ended.get("save_stall_seconds", 0.0)) for ended in saved]),
         start=sum(starts) / len(starts),
@@ -142,21 +146,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _worked(seconds: Mapping[str, float]) -> float:
-    return sum(seconds.get(phase, 0.0) for phase in ("train", "evaluate", "save"))
-
-
-def evaluations(recipe: Recipe, first: int, last: int, total: int) -> int:
-    """How often a job that goes from this step to that one evaluates: every so many steps, and at both ends of a run.
-
-    Validation losses and the questions of evaluate.choices count alike.
-    """
-    count, every = 0, recipe.evaluate.every
-    if recipe.data.validation:
-        count += last // every - first // every + (first == 0) if every else 0
-        count += last == total and not (every and total % every == 0)
-    if recipe.evaluate.choices:
-        count += (first == 0) + (last == total)
-    return count
+    return sum(seconds.get(phase, 0.0) for phase in ("train", "evaluate", "test", "save"))
 
 
 def _steps(recipe: Recipe, run: RunDir) -> int | None:

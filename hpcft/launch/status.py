@@ -11,8 +11,8 @@ from typing import Any
 from hpcft.ending import MAY_RETURN
 from hpcft.launch import local, slurm
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
-from hpcft.launch.pace import eta
-from hpcft.launch.waits import jobs_to_come, queue_waits, waits_to_come
+from hpcft.launch.pace import Place, outlook
+from hpcft.launch.waits import queue_waits, waits_to_come
 from hpcft.launch.words import duration
 from hpcft.rundir import CANCELLED, RunDir
 
@@ -31,7 +31,14 @@ STATE_WORDS = {
     "REQUEUE_HOLD": "is queued again, and held",
     "RESIZING": "is changing its size",
 }
-PHASE_WORDS = {"start": "starts", "train": "trains", "evaluate": "evaluates", "save": "saves"}
+PHASE_WORDS = {
+    "start": "starts",
+    "train": "trains",
+    "evaluate": "evaluates",
+    "test": "tests",
+    "save": "saves",
+    "finish": "writes the final model",
+}
 SPEEDS = ("tokens_per_second", "trained_tokens_per_second", "padding_share", "mfu", "gpu_memory_peak")
 """What the running job says of itself, beside its loss."""
 SILENCE = 60.0
@@ -64,8 +71,14 @@ class JobStatus:
     """Last step that survives."""
     kept_steps: int
     loss: float | None
+    steps_done: int
+    """Kept or not."""
+    start: dict[str, float]
+    """Seconds from the batch process to the end of the first step, by phase: launch, imports, data, model, ..."""
     seconds: dict[str, float]
-    """Of the job's life, by phase: start, train, evaluate, save."""
+    """Of the job's life after that, by phase: train, evaluate, test, save."""
+    counts: dict[str, int]
+    """How often it has evaluated, tested, saved."""
     wall_seconds: float | None
     useful_seconds: float
     """Training seconds of the steps that survive."""
@@ -183,11 +196,12 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
     total = run.total_steps
     kept = max((job.last_step or 0 for job in jobs), default=0)
     step = max(int(beat.get("last_step") or kept) if state == "running" else kept, (run.finished or {}).get("step", 0))
-    walltime = _walltime(run) if state in ("running", "queued") else None
-    left = None if walltime is None else eta(jobs, step, total, walltime)
-    to_come = None if walltime is None else jobs_to_come(jobs, step, total, walltime)
+    place = _place(run, beat, step, now) if state in ("running", "queued") else None
+    to_come = outlook(jobs, run.recipe, place) if place else None
+    left = to_come.seconds if to_come else None
     waits = list(queue_waits(run.jobs).values())
-    waiting = waits_to_come(run.jobs, waits, to_come, now)
+    more = to_come.jobs if to_come else None
+    waiting = waits_to_come(run.jobs, waits, more, now)
     gpus = run.recipe.resources.gpus * run.recipe.resources.nodes
     return RunStatus(
         name=run.run.name,
@@ -210,7 +224,7 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         gpu_hours_used=sum(job.gpu_hours for job in jobs),
         gpu_hours_left=None if left is None else left * gpus / 3600,
         eta_seconds=left,
-        eta_jobs=to_come,
+        eta_jobs=more,
         jobs_granted=run.jobs_granted,
         queue_waits=waits,
         eta_waits=waiting,
@@ -284,6 +298,27 @@ def _own_words(run: RunFacts, beat: dict[str, Any], now: float) -> str:
     return f"job {last.job.number} {(last.ended or {})['ending']}" if last else "not begun"
 
 
+def _place(run: RunFacts, beat: dict[str, Any], step: int, now: float) -> Place | None:
+    """Where the run stands; None where its length or walltime is not known."""
+    total, walltime = run.total_steps, _walltime(run)
+    if total is None or walltime is None:
+        return None
+    every, rows = run.recipe.train.save_every, run.latest("validation_rows")
+    return Place(
+        step=step,
+        total=total,
+        walltime=walltime,
+        margin=run.stop_margin,
+        save_every=None if every == "auto" else every,
+        save_stall=run.latest("save_stall_seconds") or 0.0,
+        save_seconds=run.latest("save_seconds") or 0.0,
+        phase=beat.get("phase", "start") if run.running else None,
+        phase_seconds=max(0.0, now - beat.get("since", now)),
+        validation_rows=int(rows or 0),
+        stopping=bool(beat.get("stopping")),
+    )
+
+
 def _walltime(run: RunFacts) -> float | None:
     """Seconds of the job that runs, else of the next one."""
     jobs = [run.running, *(job for job in run.jobs if not job.ended), *run.jobs[-1:]]
@@ -329,7 +364,10 @@ def _job_statuses(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool,
                 last_step=last_step,
                 kept_steps=kept,
                 loss=facts.get("loss"),
+                steps_done=max(0, trained),
+                start=facts.get("start", {}),
                 seconds=facts.get("seconds", {}),
+                counts=facts.get("counts", {}),
                 wall_seconds=wall,
                 useful_seconds=train * min(1.0, kept / trained) if trained > 0 else 0.0,
                 wait_seconds=waits.get(job.job.path),

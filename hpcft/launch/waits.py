@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcft.launch.pace import job_overhead, jobs_needed, seconds_running
-
 if TYPE_CHECKING:
     from hpcft.launch.facts import JobFacts
-    from hpcft.launch.status import JobStatus
 
 
 def queue_waits(jobs: Sequence[JobFacts]) -> dict[Path, float]:
@@ -34,17 +31,6 @@ def _ends(jobs: Sequence[JobFacts]) -> dict[str | None, float]:
 def _eligible(job: JobFacts, ends: dict[str | None, float]) -> float:
     submitted = job.submitted or {}
     return max([float(submitted["time"]), *(ends[one] for one in submitted.get("after", ()) if one in ends)])
-
-
-def jobs_to_come(jobs: Sequence[JobStatus], step: int, total: int | None, walltime: float) -> int | None:
-    """Jobs that have not begun and will be needed, at the pace so far; None until a job has trained."""
-    trained = [job for job in jobs if job.kept_steps and job.useful_seconds]
-    if total is None or not trained:
-        return None
-    pace = sum(job.useful_seconds for job in trained) / sum(job.kept_steps for job in trained)
-    runs = seconds_running(jobs)
-    later = pace * (total - step) - (max(0.0, walltime - runs) if runs is not None else 0.0)
-    return jobs_needed(later, walltime, min(job_overhead(trained), walltime - pace))
 
 
 def waits_to_come(jobs: Sequence[JobFacts], waits: Sequence[float], to_come: int | None, now: float) -> float | None:

@@ -23,7 +23,8 @@ def train(training: Training) -> str:
     curve = CurveWriter(training.job.curve) if training.control.rank == 0 else None
     saver = Saver(training, curve)
     log = Log(training, curve)
-    progress.say(resume_step=training.position.step, total_steps=training.total_steps)
+    total, rows = training.total_steps, len(training.validation or ())
+    progress.say(resume_step=training.position.step, total_steps=total, validation_rows=rows)
     try:
         test_choices(training, "before")
         evaluate_if_due(training, log)
@@ -37,7 +38,8 @@ def train(training: Training) -> str:
         saver.close()
         if curve:
             curve.close()
-    finish(training)
+    with progress.phase("finish"):
+        finish(training)
     return "finished"
 
 
@@ -56,6 +58,7 @@ def run_steps(training: Training, log: Log, saver: Saver) -> None:
             position.window_loss += result.loss
             position.window_targets += result.targets
         progress.spent("train", seconds)
+        progress.start.setdefault("first step", seconds)
         progress.facts.setdefault("first_step", position.step)
         log.step(result, seconds)
         evaluate_if_due(training, log)
@@ -92,6 +95,6 @@ def test_choices(training: Training, when: str) -> None:
     if test is None or (when == "before" and training.position.step > 0):
         return
     out = training.run.evaluation / f"{when}.json"
-    with training.progress.phase("evaluate"):
+    with training.progress.phase("test"):
         batch = training.recipe.evaluate.batch_size
         choose(test, training.model, out, batch, training.pad, training.control, training.amp)

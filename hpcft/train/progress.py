@@ -26,6 +26,10 @@ class Progress:
     active: bool
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    """How often each phase came to its end."""
+    start: dict[str, float] = field(default_factory=dict)
+    """Seconds of what comes before training, and of the first step."""
     _last: float = 0.0
     _printed: float = -math.inf
 
@@ -42,14 +46,25 @@ class Progress:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the seconds of this block under a name: start, train, evaluate, save."""
+        """Count the seconds of this block under a name: evaluate, test, save, finish."""
         started, around = time.monotonic(), self.facts.get("phase")
-        self.say(phase=name)
+        self.say(phase=name, since=time.time())
         try:
             yield
+            self.counts[name] = self.counts.get(name, 0) + 1
         finally:
             self.spent(name, time.monotonic() - started)
             self.facts["phase"] = around
+
+    @contextlib.contextmanager
+    def starting(self, name: str) -> Iterator[None]:
+        """Count the seconds of this block as part of the start: data, model, checkpoint, warm-up."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.start[name] = self.start.get(name, 0.0) + time.monotonic() - started
+            self._write()
 
     def print_line(self, step: int, total: int) -> None:
         """A line for the log where the last one is old enough; the first step and the last have one."""
@@ -66,4 +81,5 @@ class Progress:
     def _write(self) -> None:
         self._last = time.monotonic()
         if self.active:
-            write_json(self.path, {**self.facts, "seconds": self.seconds}, durable=False)
+            facts = {**self.facts, "seconds": self.seconds, "counts": self.counts, "start": self.start}
+            write_json(self.path, facts, durable=False)
