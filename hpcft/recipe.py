@@ -97,17 +97,18 @@ class Train(Section):
     """Length of the run; the learning rate reaches zero at its end."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the training rows, in place of `steps`."""
-    batch_size: Count = 8
+    batch_size: Count | None = 8
     """Rows of one step, over all processes and micro-batches: the same whatever the number of GPUs."""
     batch_tokens: Count | None = None
-    """Tokens of one step, in place of `batch_size`: as many rows as hold about so many."""
+    """Tokens of one step, in place of `batch_size`: as many rows as hold about so many, padding not counted."""
     micro_batch_size: Count | Literal["auto"] = 1
-    """Rows of one forward pass on one process; accumulation makes up the rest of the batch. `auto` finds the most that
-    the card's memory takes when the run begins."""
+    """Rows of one forward pass on one process; accumulation makes up the rest of the batch. With `batch_tokens` or
+    `packed` it is the room of a pass: so many times `data.max_length` tokens. `auto` finds the most that the card's
+    memory takes when the run begins."""
     grouping: Literal["plain", "bucketed", "packed"] = "bucketed"
     """Which rows meet in a batch. `plain`: in random order, padded to the longest; `bucketed`: rows of like length, so
-    that hardly anything is padded; `packed`: as plain, with the rows of a micro-batch one behind the other in a
-    line, none of which sees another."""
+    that hardly anything is padded; `packed`: in random order, with rows one behind the other in lines of at most
+    `data.max_length` tokens, none of which sees another."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """Of AdamW, at its peak."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -149,6 +150,18 @@ class Train(Section):
     the newest always stays."""
     keep_best: bool = False
     """Keep the weights of the lowest validation loss too, as a model in best/; nothing prunes them."""
+
+    def epoch_steps(self, rows: int, tokens: int, longest: int) -> float:
+        """Steps of one epoch of so many rows; with `batch_tokens` a whole number."""
+        if self.batch_tokens is None:
+            assert self.batch_size is not None
+            return rows / self.batch_size
+        # As many tokens a step as the longest row has, at least: then none is without a row.
+        return max(1, min(round(tokens / self.batch_tokens), tokens // longest))
+
+    def total_steps(self, rows: int, tokens: int, longest: int) -> int:
+        """Steps of the run, on so many rows with so many tokens, `longest` in one of them."""
+        return self.steps or max(1, round((self.epochs or 0) * self.epoch_steps(rows, tokens, longest)))
 
 
 class Evaluate(Section):
@@ -339,7 +352,10 @@ def is_path(text: str) -> bool:
 
 
 def _resolve(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with every path absolute: relative ones stand beside the recipe, wherever hpcft is called."""
+    """The recipe with every path absolute: relative ones stand beside the recipe, wherever hpcft is called.
+
+    And with one of batch_size and batch_tokens where the user gave no more.
+    """
 
     def absolute(text: str | None) -> str | None:
         return None if text is None else str((folder / expand(text)).resolve())
@@ -357,7 +373,10 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
         if (text := getattr(recipe, key)) and is_path(text)
     }
     notify = resolve_notify(recipe.notify, folder)
-    return recipe.model_copy(update={"data": data, "model": model, "notify": notify, **named})
+    train = recipe.train
+    if train.batch_tokens and "batch_size" not in train.model_fields_set:  # its default is for who gives neither
+        train = train.model_copy(update={"batch_size": None})
+    return recipe.model_copy(update={"data": data, "model": model, "train": train, "notify": notify, **named})
 
 
 def resolve_notify(notify: Notify, folder: Path) -> Notify:

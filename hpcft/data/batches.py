@@ -1,129 +1,141 @@
-"""Batches: which rows each micro-batch holds, as a function of seed and step, and how they are stacked."""
+"""Batches: each process's micro-batches of every step, and how their rows are stacked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hpcft.data import packing
 from hpcft.data.features import Features
+from hpcft.data.order import RowOrder, TokenOrder
+from hpcft.data.packing import Line, MicroBatch
 
 Batch = dict[str, torch.Tensor]
+MOST = 1 << 20
+"""More micro-batches than a step ever has."""
 
 
-@lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, rows: int) -> npt.NDArray[np.int64]:
-    """(rows,): the order of all rows in this epoch, from nothing but seed and epoch."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
-
-
-@dataclass(frozen=True)
-class Order:
-    """The endless stream of rows, each once an epoch; any stretch of it is found without what came before."""
-
-    seed: int
-    rows: int
-
-    def stretch(self, start: int, count: int) -> npt.NDArray[np.int64]:
-        """(count,): row numbers at positions start to start + count of the stream.
-
-        >>> Order(seed=0, rows=3).stretch(2, 3)   # the last of epoch 0 and two of epoch 1
-        array([1, 1, 2])
-        """
-        pieces = []
-        while count > 0:
-            epoch, position = divmod(start, self.rows)
-            piece = epoch_order(self.seed, epoch, self.rows)[position : position + count]
-            pieces.append(piece)
-            start, count = start + len(piece), count - len(piece)
-        return np.concatenate(pieces)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Share:
-    """One process's part of every step: micro-batch m of rank r is number m * ranks + r of the step.
+    """One process's part of every step: its pass m is micro-batch m * ranks + rank of the step.
 
-    That number, not the rank, keys the randomness, so the same rows meet the same dropout on any number of GPUs.
+    Which rows a micro-batch holds does not depend on the number of processes, and its number, not the rank, keys the
+    randomness: so the same rows meet the same dropout on any number of GPUs.
     """
 
-    order: Order
-    batch_size: int
+    order: RowOrder | TokenOrder
+    grouping: str
+    """`plain`, `bucketed` or `packed`, as in the recipe."""
     micro_batch_size: int
+    """Rows of a micro-batch; where they are packed, or a step is given in tokens, its room: so many longest lines."""
+    longest: int
+    """Tokens of a line at most."""
     rank: int
     ranks: int
 
-    @property
-    def accumulation(self) -> int:
-        return self.batch_size // (self.micro_batch_size * self.ranks)
+    def step_rows(self, step: int) -> list[int]:
+        """All rows of this step, over all processes."""
+        rows: list[int] = self.order.step_rows(step).tolist()
+        return rows
 
-    def step_rows(self, step: int) -> npt.NDArray[np.int64]:
-        """(batch_size,): all rows of this step, over all processes."""
-        return self.order.stretch(step * self.batch_size, self.batch_size)
+    def passes(self, step: int) -> int:
+        """Forward passes of each process in this step; where there are no rows for one, it makes an empty one."""
+        return -(-len(self.micro_batches(step)) // self.ranks)
 
-    def micro_rows(self, step: int, micro: int) -> npt.NDArray[np.int64]:
-        """(micro_batch_size,): rows of this process's micro-batch."""
-        first = (micro * self.ranks + self.rank) * self.micro_batch_size
-        return self.step_rows(step)[first : first + self.micro_batch_size]
+    def lines(self, step: int, number: int) -> MicroBatch:
+        """The rows of one of this process's passes."""
+        batches, place = self.micro_batches(step), number * self.ranks + self.rank
+        return batches[place] if place < len(batches) else []
 
-    def micro_number(self, step: int, micro: int) -> int:
-        """Which micro-batch of the whole run this is, counted over all processes."""
-        return (step * self.accumulation + micro) * self.ranks + self.rank
+    def micro_number(self, step: int, number: int) -> int:
+        """Which micro-batch of the whole run this pass is, counted over all processes, with gaps between steps."""
+        return step * MOST + number * self.ranks + self.rank
 
-    def batches(self, first_step: int, total_steps: int) -> Iterator[list[int]]:
-        """Rows of each micro-batch of this process from `first_step` on."""
+    def batches(self, first_step: int, total_steps: int) -> Iterator[MicroBatch]:
+        """The rows of each pass of this process from `first_step` on."""
         for step in range(first_step, total_steps):
-            for micro in range(self.accumulation):
-                yield self.micro_rows(step, micro).tolist()
+            for number in range(self.passes(step)):
+                yield self.lines(step, number)
+
+    def padding(self, step: int) -> tuple[int, int]:
+        """Tokens of this step, and what they take with padding, over all processes."""
+        taken = [packing.room_taken(batch, self.order.lengths) for batch in self.micro_batches(step)]
+        return sum(real for real, _ in taken), sum(padded for _, padded in taken)
+
+    @cached_property
+    def micro_batches(self) -> Callable[[int], list[MicroBatch]]:
+        """Of a step: the rows of all its micro-batches, over all processes."""
+        return lru_cache(maxsize=64)(self._micro_batches)  # the loader is some steps ahead of the training
+
+    def _micro_batches(self, step: int) -> list[MicroBatch]:
+        rows, lengths, count = self.order.step_rows(step), self.order.lengths, self.micro_batch_size
+        by_tokens = isinstance(self.order, TokenOrder)
+        if self.grouping != "plain" or by_tokens:
+            rows = packing.by_length(rows, lengths)
+        if self.grouping == "packed":
+            if by_tokens:
+                return packing.packed_by_room(rows, lengths, count, self.longest)
+            return packing.packed_by_count(rows, lengths, len(rows) // count, self.longest)
+        if by_tokens:
+            return packing.by_room(rows, lengths, count * self.longest)
+        return packing.by_count(rows, count)
 
 
-class _Rows(Dataset[int]):
-    """A dataset whose items are the row numbers; the collator looks them up in the mapped files."""
+class _Lines(Dataset[Line]):
+    """A dataset whose items are the lines that are asked for; the collator looks their rows up in the mapped files."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, index: int) -> int:
-        return index
+    def __getitem__(self, line: Line) -> Line:
+        return line
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Stacks rows, padded on the right to the longest."""
+    """Stacks lines of rows, padded on the right to the longest."""
 
     features: Features
     pad: int
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
-        """{"tokens", "mask", "trained"}, each (B, T): ids, which are no padding, and which are targets.
+    def __call__(self, lines: Sequence[Sequence[int]]) -> Batch:
+        """{"tokens", "mask", "trained"}, each (B, T): ids, whose they are, and which are targets.
 
-        Rows of 3 and 2 tokens with pad 0: tokens [[5, 6, 7], [8, 9, 0]], mask [[1, 1, 1], [1, 1, 0]].
+        Lines [0] and [1] with rows of 3 and 2 tokens and pad 0: tokens [[5, 6, 7], [8, 9, 0]], mask [[1, 1, 1],
+        [1, 1, 0]]; line [0, 1]: tokens [[5, 6, 7, 8, 9]], mask [[1, 1, 1, 2, 2]]. Of no line: two tokens of padding
+        that are seen but are no targets, so that the forward pass has something, and all gradients are zero.
         """
-        picked = [self.features[row] for row in rows]
-        longest = max(len(tokens) for tokens, _ in picked)
-        tokens = torch.full((len(rows), longest), self.pad, dtype=torch.long)
-        mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        trained = torch.zeros((len(rows), longest), dtype=torch.bool)
-        for index, (ids, marks) in enumerate(picked):
-            tokens[index, : len(ids)] = torch.from_numpy(ids.astype(np.int64))
-            mask[index, : len(ids)] = 1
-            trained[index, : len(ids)] = torch.from_numpy(np.array(marks))
-        return {"tokens": tokens, "mask": mask, "trained": trained}
+        if not lines:
+            return {
+                "tokens": torch.full((1, 2), self.pad, dtype=torch.long),
+                "mask": torch.ones((1, 2), dtype=torch.long),
+                "trained": torch.zeros((1, 2), dtype=torch.bool),
+            }
+        picked = [[self.features[row] for row in line] for line in lines]
+        longest = max(sum(len(tokens) for tokens, _ in line) for line in picked)
+        tokens = np.full((len(lines), longest), self.pad, dtype=np.int64)
+        mask = np.zeros((len(lines), longest), dtype=np.int64)
+        trained = np.zeros((len(lines), longest), dtype=np.bool_)
+        for index, line in enumerate(picked):
+            start = 0
+            for number, (ids, marks) in enumerate(line, 1):
+                place = (index, slice(start, start := start + len(ids)))
+                tokens[place], mask[place], trained[place] = ids, number, marks
+        return {
+            "tokens": torch.from_numpy(tokens),
+            "mask": torch.from_numpy(mask),
+            "trained": torch.from_numpy(trained),
+        }
 
 
 def training_loader(
     features: Features, share: Share, first_step: int, total_steps: int, pad: int, workers: int
-) -> DataLoader[int]:
+) -> DataLoader[Line]:
     """A loader that brings this process's micro-batches from `first_step` on, stacked by `workers` processes."""
     return DataLoader(
-        _Rows(len(features)),
+        _Lines(),
         batch_sampler=_Listing(share, first_step, total_steps),
         collate_fn=Collator(features, pad),
         num_workers=workers,
@@ -132,16 +144,13 @@ def training_loader(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Listing:
-    """The batch sampler that DataLoader wants: it can be iterated and has a length."""
+    """The batch sampler that DataLoader wants: it can be iterated."""
 
     share: Share
     first_step: int
     total_steps: int
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         return self.share.batches(self.first_step, self.total_steps)
-
-    def __len__(self) -> int:
-        return (self.total_steps - self.first_step) * self.share.accumulation

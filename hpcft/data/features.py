@@ -55,6 +55,11 @@ class Features:
         return array
 
     @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(rows,): tokens of each row."""
+        return np.diff(self.offsets)
+
+    @cached_property
     def targets(self) -> npt.NDArray[np.int64]:
         """(rows,): how many tokens of each row are learnt."""
         return np.add.reduceat(self.trained.astype(np.int64), self.offsets[:-1])
@@ -104,5 +109,7 @@ def store_features(folder: Path, chunks: Iterable[Sequence[Feature]], poll: Call
         digest.update(array.tobytes())
         np.save(folder / f"{name}.npy", array)
     sync_files(folder)
-    write_json(folder / "complete.json", {"fingerprint": digest.hexdigest(), "rows": len(offsets) - 1})
+    lengths = np.diff(offsets)
+    counted = {"rows": len(lengths), "tokens": int(offsets[-1]), "longest": int(lengths.max())}
+    write_json(folder / "complete.json", {"fingerprint": digest.hexdigest(), **counted})
     return Features(folder)

@@ -72,8 +72,10 @@ def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     steps = count(recipe.train.steps, "step") if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
     micro, processes = recipe.train.micro_batch_size, count(recipe.processes, "process")
     share = f"micro_batch_size {micro} x {processes}"
-    if micro != "auto":
-        share += f" x {count(recipe.train.batch_size // (micro * recipe.processes), 'micro-batch')}"
+    batch = recipe.train.batch_size
+    if micro != "auto" and batch:
+        share += f" x {count(batch // (micro * recipe.processes), 'micro-batch')}"
+    rows = count(batch, "row") if batch else f"about {recipe.train.batch_tokens} tokens"
     chain = f"{count(plan.queued, 'job')} at first, {resources.jobs} at most"
     if plan.cluster.jobs_may_submit:
         chain += "; each queues the next"
@@ -81,7 +83,7 @@ def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     yield "cluster", plan.cluster.name
     yield "env", plan.env.prefix
     yield "model", f"{recipe.model.path} (hub id)" if is_hub_id(recipe.model) else recipe.model.path
-    yield "length", f"{steps}, {count(recipe.train.batch_size, 'row')} a step ({share})"
+    yield "length", f"{steps}, {rows} a step ({share})"
     nodes = f"{count(resources.nodes, 'node')}, each with " if resources.nodes > 1 else ""
     asked = walltime_seconds(resources.walltime) if resources.walltime else plan.walltime
     rounded = "" if asked == plan.walltime else f" (Slurm counts whole minutes; the recipe says {resources.walltime})"

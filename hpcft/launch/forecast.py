@@ -17,7 +17,7 @@ MATTERS = {
     "task": None,
     "model": ("path",),
     "data": ("max_length", "loss_on"),
-    "train": ("batch_size", "micro_batch_size", "precision"),
+    "train": ("batch_size", "batch_tokens", "grouping", "micro_batch_size", "precision"),
     "resources": ("nodes", "gpus", "processes", "cpus_per_process", "partition", "constraint"),
 }
 """What two recipes must have in common for the steps of one to take as long as those of the other."""
@@ -152,9 +152,14 @@ def _worked(seconds: Mapping[str, float]) -> float:
 def _steps(recipe: Recipe, run: RunDir) -> int | None:
     """Steps of a recipe in epochs, where an earlier run has counted the same rows."""
     counted = read_json(run.features / "train" / "complete.json")
-    if counted is None or run.recipe.data.train != recipe.data.train or recipe.train.epochs is None:
+    if (
+        counted is None
+        or "tokens" not in counted
+        or run.recipe.data.train != recipe.data.train
+        or recipe.train.epochs is None
+    ):
         return None
-    return max(1, round(recipe.train.epochs * int(counted["rows"]) / recipe.train.batch_size))
+    return recipe.train.total_steps(counted["rows"], counted["tokens"], counted["longest"])
 
 
 def _began(job: JobDir) -> int:

@@ -53,7 +53,16 @@ def _train_faults(file: RecipeFile) -> Iterator[Fault]:
         what = f"resources.processes = {recipe.resources.processes} goes with `gpus: 0`; each GPU has one process."
         yield Fault(file.where("resources.processes"), what, "Remove it, or write `gpus: 0`.")
     unit = (1 if train.micro_batch_size == "auto" else train.micro_batch_size) * recipe.processes
-    if train.batch_size % unit:
+    if (train.batch_size is None) == (train.batch_tokens is None):
+        have = "both train.batch_size and train.batch_tokens are"
+        if train.batch_size is None:
+            have = "neither train.batch_size nor train.batch_tokens is"
+        yield Fault(file.where("train"), f"{have} given.", "Write one of the two.")
+    elif train.batch_tokens and "data" not in file.doubtful and train.batch_tokens < unit * recipe.data.max_length:
+        what = f"train.batch_tokens = {train.batch_tokens} is less than micro_batch_size x processes x data.max_length"
+        what += f" = {unit * recipe.data.max_length}, so that some processes would have nothing to do."
+        yield Fault(file.where("train.batch_tokens"), what, "Write that at least, or lower one of the three.")
+    elif train.batch_size and train.batch_size % unit:
         what = f"train.batch_size = {train.batch_size} is no multiple of micro_batch_size x processes = {unit}."
         yield Fault(file.where("train.batch_size"), what, f"Write {max(1, train.batch_size // unit) * unit}.")
     if train.precision == "fp16" and not recipe.resources.gpus:

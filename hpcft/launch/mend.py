@@ -70,7 +70,7 @@ def _micro_batch(recipe: Recipe, cluster: Cluster, evidence: Evidence) -> Made:
     train, processes = recipe.train, recipe.processes
     now = 1 if train.micro_batch_size == "auto" else train.micro_batch_size
     for size in range(now // 2, 0, -1):
-        if train.batch_size % (size * processes) == 0:
+        if train.batch_size is None or train.batch_size % (size * processes) == 0:
             words = f"Fewer rows in a forward pass (now {now}) take less memory of the GPU:"
             return words, f"train.micro_batch_size={size}"
     return (

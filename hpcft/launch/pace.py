@@ -87,22 +87,22 @@ class Place:
     """What the running job does."""
     phase_seconds: float = 0.0
     """Since when it does."""
-    validation_rows: int = 0
+    validation_steps: float = 0.0
+    """The validation rows, in steps with as many tokens."""
     stopping: bool = False
     """Whether the running job is on its way out."""
 
 
-def measure(jobs: Sequence[JobStatus], recipe: Recipe, place: Place) -> Pace | None:
+def measure(jobs: Sequence[JobStatus], place: Place) -> Pace | None:
     """The pace of these jobs; None until one has trained."""
     trained = [job for job in jobs if job.steps_done and job.seconds.get("train")]
     if not trained:
         return None
     newest = trained[-1:] if trained[-1].steps_done > ENOUGH else trained
     step = _step(newest)
-    rows = place.validation_rows * FORWARD / recipe.train.batch_size
     return Pace(
         step=step,
-        evaluation=_mean(jobs, "evaluate", rows * step),
+        evaluation=_mean(jobs, "evaluate", place.validation_steps * FORWARD * step),
         test=_mean(jobs, "test", 0.0),
         start=_start(trained, step),
     )
@@ -150,7 +150,7 @@ def outlook(jobs: Sequence[JobStatus], recipe: Recipe, place: Place) -> Outlook 
 
     None until a job has trained, and where a job has no time for a step.
     """
-    pace = measure(jobs, recipe, place)
+    pace = measure(jobs, place)
     if pace is None:
         return None
     ran = next((job.wall_seconds for job in reversed(jobs) if job.ending is None and job.wall_seconds), None)

@@ -303,7 +303,7 @@ def _place(run: RunFacts, beat: dict[str, Any], step: int, now: float) -> Place 
     total, walltime = run.total_steps, _walltime(run)
     if total is None or walltime is None:
         return None
-    every, rows = run.recipe.train.save_every, run.latest("validation_rows")
+    every = run.recipe.train.save_every
     return Place(
         step=step,
         total=total,
@@ -314,7 +314,7 @@ def _place(run: RunFacts, beat: dict[str, Any], step: int, now: float) -> Place 
         save_seconds=run.latest("save_seconds") or 0.0,
         phase=beat.get("phase", "start") if run.running else None,
         phase_seconds=max(0.0, now - beat.get("since", now)),
-        validation_rows=int(rows or 0),
+        validation_steps=float(run.latest("validation_steps") or 0.0),
         stopping=bool(beat.get("stopping")),
     )
 

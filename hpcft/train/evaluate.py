@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +31,8 @@ def validation_loss(model: LossModel, features: Features, batch: int, pad: int, 
     """
     collate = Collator(features, pad)
     # By length, so that hardly anything is padded.
-    rows = sorted(range(len(features)), key=lambda row: (len(features[row][0]), row))
-    groups = [rows[first : first + batch] for first in range(0, len(rows), batch)]
+    rows = np.argsort(features.lengths, kind="stable").tolist()
+    groups = [[[row] for row in rows[first : first + batch]] for first in range(0, len(rows), batch)]
     device = next(model.parameters()).device
     loss = 0.0
     model.eval()

@@ -38,8 +38,6 @@ class Log:
     curve: CurveWriter | None
     meter: Meter = field(default_factory=Meter)
     step_waited: float = 0.0
-    step_tokens: int = 0
-    step_places: int = 0
     flops: flops.Flops | None = None
     peak: float | None = None
 
@@ -51,15 +49,13 @@ class Log:
         self.flops = flops.count(self.training.model.model)
 
     def batches(self, source: Iterator[Batch]) -> Iterator[Batch]:
-        """The same micro-batches; what they hold, and how long each was waited for, is noted."""
+        """The same micro-batches; how long each was waited for is noted."""
         while True:
             started = time.monotonic()
             batch = next(source, None)
             self.step_waited += time.monotonic() - started
             if batch is None:
                 return
-            self.step_tokens += int(batch["mask"].count_nonzero())
-            self.step_places += batch["mask"].numel()
             yield batch
 
     def step(self, result: StepResult, seconds: float) -> None:
@@ -68,18 +64,18 @@ class Log:
         On a GPU the seconds are true because the loss, which the step ends by reading, waits for it.
         """
         training, position, meter = self.training, self.training.position, self.meter
-        rows = training.share.step_rows(position.step - 1)
-        lengths = training.train.offsets[rows + 1] - training.train.offsets[rows]
-        tokens = int(lengths.sum())
+        step = position.step - 1
+        lengths = training.train.lengths[training.share.step_rows(step)]
+        tokens, places = training.share.padding(step)
         meter.seconds += seconds
         meter.waited += self.step_waited
         meter.tokens += tokens
         meter.targets += result.targets
         if self.flops:
             meter.flops += self.flops.of(tokens, result.targets, int((lengths.astype("int64") ** 2).sum()))
-        position.window_tokens += self.step_tokens
-        position.window_places += self.step_places
-        self.step_waited, self.step_tokens, self.step_places = 0.0, 0, 0
+        position.window_tokens += tokens
+        position.window_places += places
+        self.step_waited = 0.0
         loss = result.loss / result.targets
         facts = {"last_step": position.step, "loss": loss, "left_out": position.left_out}
         training.progress.note(**facts, **self._speeds())

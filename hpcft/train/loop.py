@@ -23,8 +23,11 @@ def train(training: Training) -> str:
     curve = CurveWriter(training.job.curve) if training.control.rank == 0 else None
     saver = Saver(training, curve)
     log = Log(training, curve)
-    total, rows = training.total_steps, len(training.validation or ())
-    progress.say(resume_step=training.position.step, total_steps=total, validation_rows=rows)
+    progress.say(
+        resume_step=training.position.step,
+        total_steps=training.total_steps,
+        validation_steps=validation_steps(training),
+    )
     try:
         test_choices(training, "before")
         evaluate_if_due(training, log)
@@ -41,6 +44,15 @@ def train(training: Training) -> str:
     with progress.phase("finish"):
         finish(training)
     return "finished"
+
+
+def validation_steps(training: Training) -> float:
+    """The validation rows, in steps with as many tokens: by that their first evaluation is foreseen."""
+    if training.validation is None:
+        return 0.0
+    train = training.recipe.train
+    step = train.batch_tokens or (train.batch_size or 0) * float(training.train.lengths.mean())
+    return float(training.validation.lengths.sum()) / step
 
 
 def run_steps(training: Training, log: Log, saver: Saver) -> None:

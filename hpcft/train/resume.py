@@ -54,7 +54,16 @@ def resume(training: Training) -> None:
         print(f"hpcft: {words} of {training.total_steps}, {exactness} {'; '.join(changes)}".strip(), flush=True)
 
 
-REFUSED_CHANGES = ("data", "seed", "batch_size", "total_steps", "task", "frozen weights")
+REFUSED_CHANGES = (
+    "data",
+    "seed",
+    "batch_size",
+    "batch_tokens",
+    "grouping",
+    "total_steps",
+    "task",
+    "frozen weights",
+)
 """What must not change between jobs: rows would be skipped or repeated, or the curve would mean another thing."""
 
 
@@ -72,6 +81,8 @@ def fingerprint(training: Training) -> dict[str, Any]:
         "frozen weights": training.frozen,
         "seed": train.seed,
         "batch_size": train.batch_size,
+        "batch_tokens": train.batch_tokens,
+        "grouping": train.grouping,
         "micro_batch_size": train.micro_batch_size,
         "total_steps": training.total_steps,
         "processes": training.control.ranks,

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from hpcft.data.batches import Order, Share
+from hpcft.data.batches import Share
 from hpcft.data.features import Features, store_features, stored_features
+from hpcft.data.order import RowOrder, TokenOrder
 from hpcft.data.rows import read_rows
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
@@ -48,18 +49,16 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     check_tokenizer(tokenizer, recipe.model.path)
     train = features_of("train", run, recipe, tokenizer, control)
     validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.validation else None
-    order = Order(recipe.train.seed, len(train))
-    rows = recipe.train
-    micro = 1 if rows.micro_batch_size == "auto" else rows.micro_batch_size
-    share = Share(order, rows.batch_size, micro, control.rank, control.ranks)
-    total = rows.steps or max(1, round((rows.epochs or 0) * len(train) / rows.batch_size))
+    micro = 1 if recipe.train.micro_batch_size == "auto" else recipe.train.micro_batch_size
+    share = make_share(recipe, train, micro, control)
+    total = recipe.train.total_steps(len(train), int(train.lengths.sum()), int(train.lengths.max()))
     if recipe.train.warmup_steps >= total:
         what = f"train.warmup_steps = {recipe.train.warmup_steps} leaves none of the {total} steps to fall."
         raise UserError(Fault("recipe", what, "Write less, or more epochs."))
     if test := choice_test(recipe, tokenizer):
         test.check()
     model = load_adapted(recipe, source)
-    if rows.grouping == "packed" and not packs_exactly(model):
+    if recipe.train.grouping == "packed" and not packs_exactly(model):
         what = f'train.grouping = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
         raise UserError(Fault("recipe", what, 'Write "bucketed".'))
     frozen = frozen_hash(model)
@@ -79,6 +78,20 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     warm_up(training)
     resume(training)
     return training
+
+
+def make_share(recipe: Recipe, features: Features, micro_batch_size: int, control: Control) -> Share:
+    """This process's part of every step."""
+    train, lengths = recipe.train, features.lengths
+    longest, bucketed = int(lengths.max()), train.grouping == "bucketed"
+    order: RowOrder | TokenOrder
+    if train.batch_size is not None:
+        order = RowOrder(lengths, train.seed, train.batch_size, bucketed)
+    else:
+        steps = int(train.epoch_steps(len(lengths), int(lengths.sum()), longest))
+        order = TokenOrder(lengths, train.seed, steps, bucketed)
+    room = max(longest, recipe.data.max_length)
+    return Share(order, train.grouping, micro_batch_size, room, control.rank, control.ranks)
 
 
 def deterministic_mode() -> None:

@@ -42,11 +42,12 @@ def one_step(training: Training, batches: Iterator[Batch], step: int) -> StepRes
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(recipe.train, step, training.total_steps)
     loss = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-    for micro in range(share.accumulation):
+    passes = share.passes(step)
+    for micro in range(passes):
         training.control.poll()  # in the middle of a step, its gradients so far are dropped: weights stand at the last
         inputs = training.model.inputs(next(batches), accelerator.device)
         set_randomness(recipe.train.seed, "step", share.micro_number(step, micro))
-        last = micro == share.accumulation - 1
+        last = micro == passes - 1
         with accelerator.no_sync(training.wrapped) if not last else nullcontext():
             micro_loss = training.wrapped(**inputs)
             # DDP averages over the processes, and the loss is a mean over the step's targets.

@@ -28,7 +28,7 @@ class Position:
     """Summed loss since the last point of the curve; saved, or the first point after a resume would differ."""
     window_targets: int = 0
     window_tokens: int = 0
-    """Tokens that rank 0 has read since then, and the places that they took with padding."""
+    """Tokens read since then, and the places that they took with padding."""
     window_places: int = 0
     evaluated: int = -1
     """Step of the last validation loss."""

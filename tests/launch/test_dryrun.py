@@ -74,6 +74,11 @@ def test_a_dry_run_prints_script_and_plan_and_makes_nothing_not_even_the_runs_fo
     assert not (desk.folder / "runs").exists()
 
 
+def test_a_step_in_tokens_is_shown_as_such(desk: Desk) -> None:
+    shown = desk.accepts("--set", "train.batch_tokens=4096", "--set", "train.micro_batch_size=4")
+    assert "# length       10 steps, about 4096 tokens a step (micro_batch_size 4 x 1 process)\n" in shown
+
+
 def test_a_dry_run_for_this_machine_quotes_what_the_shell_would_split(desk: Desk) -> None:
     desk.env("my env")
     sets = ("train={epochs: 1.5, micro_batch_size: 4}", "resources={gpus: 0, processes: 2, walltime: 1:00, jobs: 1}")

@@ -24,7 +24,7 @@ def earlier(desk: Desk, name: str, *overrides: str, time: float = 1.0, gpu: str 
     facts = {
         "recipe.json": recipe,
         "submission.json": {"recipe": recipe, "cluster": cluster, "env": "env", "time": time},
-        "features/train/complete.json": {"rows": 4000, "fingerprint": "f"},
+        "features/train/complete.json": {"rows": 4000, "tokens": 400_000, "longest": 512},
     }
     for number in range(1, jobs + 1):
         first, last = 100 * (number - 1), 100 * number
@@ -83,6 +83,12 @@ def test_epochs_are_steps_where_an_earlier_run_has_counted_the_rows(desk: Desk) 
     assert plan_of(desk, *epochs)["jobs needed"].startswith("3, ")  # 10,000 steps
     desk.write("few.jsonl", '{"text": "good day", "label": "glad"}\n')
     assert plan_of(desk, *epochs, "--set", "data.train=few.jsonl")["jobs needed"] == UNKNOWN
+
+
+def test_so_they_are_where_a_step_is_given_in_tokens(desk: Desk) -> None:
+    earlier(desk, "demo", "train.batch_tokens=4000")
+    tokens = ("--set", "train.batch_tokens=4000", "--set", "train.steps=null", "--set", "train.epochs=100")
+    assert plan_of(desk, *tokens)["jobs needed"].startswith("3, ")  # 100 steps an epoch
 
 
 def test_a_walltime_without_time_for_a_step_is_said(desk: Desk) -> None:

@@ -92,7 +92,7 @@ class Simulation:
             self.pass_time(share * costs.start + more)
             self.facts["start"][phase] = share * costs.start + more
         write_json(job.path / "resumed.json", {"step": self.step, "total_steps": costs.steps})
-        self.facts |= {"phase": "train", "validation_rows": 40}
+        self.facts |= {"phase": "train", "validation_steps": 5.0}
         self.facts["save_seconds"] = costs.save * (1.3 if self.number == 1 else 1)  # first as a small file tells
         if self.step == 0 and costs.test:
             self.phase("test", costs.test)

@@ -157,6 +157,22 @@ def test_a_text_that_is_no_template_is_refused_at_its_own_file(desk: Desk, text:
             ["demo.yaml:9: train.batch_size = 8 is no multiple of micro_batch_size x processes = 16. Write 16."],
         ),
         (
+            ["train.batch_size=8", "train.batch_tokens=4096"],
+            ["demo.yaml:9: both train.batch_size and train.batch_tokens are given. Write one of the two."],
+        ),
+        (
+            ["train.batch_size=null"],
+            ["demo.yaml:9: neither train.batch_size nor train.batch_tokens is given. Write one of the two."],
+        ),
+        (
+            ["train.batch_tokens=2000", "resources.gpus=2", "train.micro_batch_size=2"],
+            [
+                "--set train.batch_tokens: train.batch_tokens = 2000 is less than micro_batch_size x processes x "
+                "data.max_length = 2048, so that some processes would have nothing to do. "
+                "Write that at least, or lower one of the three."
+            ],
+        ),
+        (
             ["train.warmup_steps=10"],
             ["--set train.warmup_steps: train.warmup_steps = 10 leaves none of the 10 steps to fall. Write 9 at most."],
         ),
