@@ -12,7 +12,8 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from hpcft.errors import UserError
-from hpcft.train.saving import Saver, finish
+from hpcft.train.final import finish
+from hpcft.train.saving import Saver
 from tests.train.models import go_on
 from tests.train.pieces import begin, digest, make_run
 

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from hpcft.errors import UserError
 from hpcft.train.export import export
-from hpcft.train.saving import Saver, finish
+from hpcft.train.final import finish
+from hpcft.train.saving import Saver
 from tests.train.models import go_on, logits, make_tiny_llama
 from tests.train.pieces import begin, make_run
 

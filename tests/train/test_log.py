@@ -13,7 +13,8 @@ import torch
 
 from hpcft.curves.points import read_points
 from hpcft.curves.writer import CurveWriter
-from hpcft.data.batches import Order, Share
+from hpcft.data.batches import Share
+from hpcft.data.order import RowOrder
 from hpcft.recipe import Train
 from hpcft.train.log import Log, perplexity
 from hpcft.train.progress import Progress
@@ -22,6 +23,7 @@ from hpcft.train.training import Position
 
 LENGTHS = [3, 5, 9, 4]
 """Of the rows; padded to the longest of two."""
+SHARE = Share(RowOrder(np.array(LENGTHS), 0, 2, False), "plain", 2, 16, 0, 1)
 
 
 def make_training(folder: Path, position: Position) -> Any:
@@ -34,8 +36,8 @@ def make_training(folder: Path, position: Position) -> Any:
         position=position,
         recipe=SimpleNamespace(train=Train(steps=6, batch_size=2, log_every=3)),
         total_steps=6,
-        share=Share(Order(0, 4), 2, 2, 0, 1),
-        train=SimpleNamespace(offsets=np.concatenate([[0], np.cumsum(LENGTHS)])),
+        share=SHARE,
+        train=SimpleNamespace(lengths=np.array(LENGTHS)),
         progress=Progress(folder / "progress.json", False),
         control=SimpleNamespace(ranks=1),
         accelerator=SimpleNamespace(device=torch.device("cpu"), scaler=None),
@@ -48,10 +50,7 @@ def run(folder: Path, position: Position, until: int) -> dict[str, Any]:
     training = make_training(folder, position)
     curve = CurveWriter(folder)
     log = Log(training, curve)
-    rows = [training.share.step_rows(step).tolist() for step in range(position.step, until)]
-    masks = [torch.tensor([[int(n < LENGTHS[row]) for n in range(max(LENGTHS[r] for r in two))] for row in two])
-             for two in rows]  # fmt: skip
-    batches = log.batches(iter([{"mask": mask} for mask in masks]))
+    batches = log.batches(iter([{} for _ in range(position.step, until)]))
     for step in range(position.step, until):
         next(batches)
         position.step = step + 1
@@ -79,9 +78,8 @@ def test_points_of_a_window_that_was_cut_are_those_of_one_that_was_not(tmp_path:
 def test_speeds_count_tokens_without_padding_and_say_how_much_was_padded(tmp_path: Path) -> None:
     points = run(tmp_path / "whole", Position(), 6)
     # Two epochs of four rows in three steps each: 1.5 epochs a window of 1.5 s.
-    steps = Share(Order(0, 4), 2, 2, 0, 1)
-    tokens = sum(LENGTHS[row] for step in range(3) for row in steps.step_rows(step))
-    places = sum(2 * max(LENGTHS[row] for row in steps.step_rows(step)) for step in range(3))
+    tokens = sum(LENGTHS[row] for step in range(3) for row in SHARE.step_rows(step))
+    places = sum(2 * max(LENGTHS[row] for row in SHARE.step_rows(step)) for step in range(3))
     assert points["speed/tokens_per_second"][0] == (3, pytest.approx(tokens / 1.5))
     assert points["speed/trained_tokens_per_second"][0] == (3, pytest.approx(6 / 1.5))
     assert points["train/padding_share"][0] == (3, pytest.approx(1 - tokens / places))
