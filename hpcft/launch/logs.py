@@ -46,10 +46,10 @@ def print_logs(run: RunDir, number: int | None = None) -> None:
     silent = True
     for job in run.jobs():
         if number in (None, job.number):
-            text = "".join(spoken(path.read_text(errors="replace")) for path in log_files(job))
-            if text:
+            texts = [path.read_text(errors="replace") for path in log_files(job)]
+            if texts:  # a job that had no word of its own to say has begun all the same
                 _heading(job)
-                sys.stdout.write(text)
+                sys.stdout.write(spoken("".join(texts)))
                 silent = False
     if silent:
         who = "its jobs have" if number is None else f"job {number} has"
@@ -73,13 +73,13 @@ def follow_logs(run: RunDir) -> None:
             for path in log_files(job):
                 with path.open(errors="replace") as file:
                     file.seek(positions.get(path, 0))
-                    text = spoken(file.read())
+                    text = file.read()
                     positions[path] = file.tell()
                 if text:
                     if shown != job:
                         _heading(job)
                         shown = job
-                    sys.stdout.write(text)
+                    sys.stdout.write(spoken(text))
                     grew = True
         sys.stdout.flush()
         if over or (not grew and time.monotonic() - asked > ASK_EVERY):

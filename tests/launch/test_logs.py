@@ -46,9 +46,10 @@ def test_the_log_of_a_job_that_was_ended_does_not_call_it_a_success(desk: Desk, 
 
 
 def test_a_job_without_words_is_named_and_one_that_there_is_not_is_refused(desk: Desk, run: RunDir) -> None:
-    (run.job(2).path / "47_0_log.out").write_text("".join(BATCH.splitlines(keepends=True)[:2]))
     said = desk.run("logs", "demo", "--runs", "runs", "--job", "2")
     assert (said.code, said.out) == (0, "demo: job 2 has printed nothing yet.\n")
+    (run.job(2).path / "47_0_log.out").write_text("".join(BATCH.splitlines(keepends=True)[:2]))
+    assert desk.run("logs", "demo", "--runs", "runs", "--job", "2").out == "==> job002-42 <==\n"
     said = desk.run("logs", "demo", "--runs", "runs", "--job", "9")
     assert (said.code, said.out, said.err) == (2, "", "hpcft: --job: demo has no job 9. It has jobs 1 to 2.\n")
 
