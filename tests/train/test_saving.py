@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hpcft.rundir import RunDir, read_json, write_json
-from hpcft.train import checkpoint, loop
+from hpcft.train import checkpoint, loop, saving
 from hpcft.train.checkpoint import model_tensors
 from hpcft.train.final import put_back, write_best
 from hpcft.train.snapshot import Snapshot
@@ -124,6 +124,27 @@ def test_the_best_weights_are_a_model_of_their_own_that_outlives_the_pruning_and
     assert (run.best_model / "best.json").read_bytes() == before, "5 and 4.5 are no better"
     assert digest(here) == digest(whole)
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_where_the_host_has_no_memory_for_a_copy_training_waits_for_the_disk(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = begin(make_run(parts, tmp_path / "whole", {"save_every": 3}))
+    loop.train(whole)
+    monkeypatch.setattr(saving, "available", lambda: 500_000)
+    monkeypatch.setattr(Snapshot, "take", None)
+    training = begin(run := make_run(parts, tmp_path / "poor", {"save_every": 3}))
+    at_steps(monkeypatch, {4: lambda training: assert_saved(run, 3)})
+    loop.train(training)
+    words = "hpcft: a copy of 0.0 GB has no room in the 0.0 GB that the host has left: training waits for each save."
+    assert capsys.readouterr().out.count(words) == 1
+    assert digest(training) == digest(whole)
+    (run.path / "finished.json").unlink()
+    assert digest(begin(run, 2)) == digest(whole)
+
+
+def assert_saved(run: RunDir, step: int) -> None:
+    assert run.saved_steps() == [step]
 
 
 def flip(folder: Path) -> None:
