@@ -7,23 +7,25 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import RunDir, sync_folder, write_json
 from hpcft.train.blocks import Damaged, Pieces, check_files, size_of, write_files
+from hpcft.train.control import Control
 from hpcft.train.model import LossModel
-from hpcft.train.tensorfile import as_bytes
+from hpcft.train.snapshot import as_sharded, is_sharded
+from hpcft.train.tensorfile import Stored, as_bytes, landing, read_header
 
 FORMAT = 2
 REPLACED = ".replaced-"
+NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 ROOM_TO_SPARE = 64 << 10
 """Bytes that a save leaves free: curves, heartbeats and endings are written too."""
 
@@ -48,7 +50,7 @@ def model_tensors(model: LossModel) -> dict[str, Tensor]:
         if name not in names:
             continue
         # One that is sharded, or empty, has no address of its own.
-        own = tensor.numel() and not hasattr(tensor, "full_tensor")
+        own = tensor.numel() and not is_sharded(tensor)
         place = ("memory", tensor.data_ptr()) if own else ("object", id(tensor))
         if place not in seen:
             seen.add(place)
@@ -144,26 +146,45 @@ def _tidy(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def newest_valid(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose every byte is as it was written, and what is wrong with newer ones, in words.
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None if every file has the size and hash of its manifest."""
+    try:
+        check_files(folder, _manifest(folder))
+    except Damaged as damaged:
+        return str(damaged)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"cannot be read ({error})"
+    return None
 
-    Those are set aside as `damaged-step-N`: nothing counts on them any more. Raises UserError where checkpoints exist
-    and none is sound: beginning again is the user's decision.
+
+def newest_valid(
+    run: RunDir, check: Callable[[Path], str | None] = damage, control: Control | None = None
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint in which `check` finds nothing wrong, and what is wrong with newer ones, in words.
+
+    Those are set aside as `damaged-step-N`: nothing counts on them any more. With `control` every process calls this
+    and checks for itself. Raises UserError where checkpoints exist and none is sound: beginning again is the user's
+    decision; RuntimeError where processes see different things, which says nothing of the checkpoint.
     """
-    if run.checkpoints.is_dir():
+    first = control is None or control.rank == 0
+    if first and run.checkpoints.is_dir():
         _tidy(run.checkpoints)
+    steps = run.saved_steps() if first else []
+    steps = control.gather(steps)[0] if control else steps
     problems: list[str] = []
-    steps = run.saved_steps()
     for step in reversed(steps):
         folder = run.checkpoints / f"step-{step:08d}"
-        problem = damage(folder)
-        if problem is None:
-            for newer in steps[steps.index(step) + 1 :]:
+        seen = [check(folder)]
+        seen = control.gather(seen[0]) if control else seen
+        if not any(seen):
+            for newer in steps[steps.index(step) + 1 :] if first else ():
                 aside = run.checkpoints / f"damaged-step-{newer:08d}"
                 shutil.rmtree(aside, ignore_errors=True)
                 (run.checkpoints / f"step-{newer:08d}").rename(aside)
             return read(run, step), problems
-        problems.append(f"checkpoint of step {step}: {problem}")
+        if not all(seen):
+            raise RuntimeError(f"{folder} is sound for some processes, and for others not: {seen}")
+        problems.append(f"checkpoint of step {step}: {seen[0]}")
     if steps:
         fix = f"Delete {run.checkpoints} to begin at step 0, then resume."
         raise UserError(Fault(str(run.checkpoints), f"no checkpoint is sound: {'; '.join(problems)}.", fix))
@@ -176,35 +197,86 @@ def read(run: RunDir, step: int) -> Checkpoint:
     return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None if every file has the size and hash of its manifest."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["format"] != FORMAT:
-            return f"has format {manifest['format']}, and this hpcft reads {FORMAT}"
-        check_files(folder, manifest["files"])
-    except Damaged as damaged:
-        return str(damaged)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"cannot be read ({error})"
-    return None
-
-
 def load_weights(checkpoint: Checkpoint, model: LossModel) -> None:
-    """Put a checkpoint's weights into the model, in place. Raises UserError if names do not fit."""
-    others = set(model.state_dict()) - set(model_tensors(model))  # tied, or not trained
-    missing, unexpected = model.load_state_dict(load_file(checkpoint.folder / "model.safetensors"), strict=False)
-    if lost := (set(missing) - others) | set(unexpected):
-        what = f"does not fit this model: {', '.join(sorted(lost)[:5])}."
-        raise UserError(Fault(str(checkpoint.folder), what, "Is it the same one?"))
+    """Put a checkpoint's weights into the model, in place.
+
+    Files are read once: hashed, and put where they belong, a block at a time. Raises UserError if names or shapes do
+    not fit; Damaged for what is not as it was written, and the tensors may be anything then.
+    """
+    _load(checkpoint.folder, {"model": model_tensors(model)})
 
 
 def load_into(checkpoint: Checkpoint, model: LossModel, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's tensors into model and optimizer, in place. Raises UserError if names do not fit."""
-    load_weights(checkpoint, model)
-    stored = load_file(checkpoint.folder / "optimizer.safetensors")
-    names = dict(model.named_parameters())
-    for full, tensor in stored.items():
+    """Put a checkpoint's tensors into model and optimizer, likewise; the optimizer's by their parameters' names."""
+    _manifest(checkpoint.folder)  # first: it knows which files there have to be
+    parameters = dict(model.named_parameters())
+    state: dict[str, Tensor] = {}
+    for full, stored in _header(checkpoint.folder, "optimizer").items():
+        if (parameter := parameters.get(full.partition("/")[2])) is not None:
+            device = "cpu" if is_sharded(parameter) else parameter.device
+            state[full] = torch.empty(stored.shape, dtype=stored.dtype, device=device)
+    _load(checkpoint.folder, {"model": model_tensors(model), "optimizer": state})
+    for full, tensor in state.items():
         key, _, name = full.partition("/")
-        parameter = names[name]
-        optimizer.state[parameter][key] = tensor.to(parameter.device)
+        count = tensor.dtype == torch.int64 and tensor.ndim == 0  # bitsandbytes counts its steps in a Python int
+        optimizer.state[parameters[name]][key] = int(tensor) if count else as_sharded(tensor, parameters[name])
+
+
+def _load(folder: Path, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Read all files of a checkpoint, and fill the tensors of these. Raises UserError, Damaged."""
+    headers = {file: _header(folder, file) for file in files}
+    wrong = {
+        name
+        for file, tensors in files.items()
+        for name in tensors.keys() | headers[file].keys()
+        if not _fits(headers[file].get(name), tensors.get(name))
+    }
+    if wrong:
+        if words := damage(folder):
+            raise Damaged(words)
+        what = f"does not fit this model: {', '.join(sorted(wrong)[:5])}."
+        raise UserError(Fault(str(folder), what, "Is it the same one?"))
+    sinks, landed = {}, []
+    for file, tensors in files.items():
+        targets = {}
+        for name, tensor in tensors.items():
+            straight = tensor.is_contiguous() and not is_sharded(tensor)
+            targets[name] = tensor if straight else torch.empty(tensor.shape, dtype=tensor.dtype)
+            if not straight:
+                landed.append((tensor, targets[name]))
+        sinks[f"{file}.safetensors"] = landing(headers[file], targets)
+    try:
+        check_files(folder, _manifest(folder), sinks)
+    except OSError as error:
+        raise Damaged(f"cannot be read ({error})") from error
+    for tensor, full in landed:
+        tensor.copy_(as_sharded(full, tensor))
+
+
+def _fits(stored: Stored | None, tensor: Tensor | None) -> bool:
+    if stored is None or tensor is None:
+        return False
+    return stored.dtype == tensor.dtype and stored.shape == tuple(tensor.shape)
+
+
+def _header(folder: Path, file: str) -> dict[str, Stored]:
+    try:
+        return read_header(folder / f"{file}.safetensors")
+    except OSError as error:
+        raise Damaged(f"cannot be read ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{file}.safetensors is not what was written") from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The files of a checkpoint, with their sizes and hashes. Raises Damaged."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["format"] != FORMAT:
+            raise Damaged(f"has format {manifest['format']}, and this hpcft reads {FORMAT}")
+        files: dict[str, Any] = manifest["files"]
+        if missing := NEEDED - files.keys():
+            raise Damaged(f"has no {', '.join(sorted(missing))}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"cannot be read ({error})") from error
+    return files

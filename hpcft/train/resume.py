@@ -15,17 +15,25 @@ import transformers
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import write_json
 from hpcft.train import checkpoint
+from hpcft.train.blocks import Damaged
+from hpcft.train.checkpoint import Checkpoint
 from hpcft.train.training import Position, Training
 
 
 def resume(training: Training) -> None:
     """Load the newest sound checkpoint, if there is one, and write down where training goes on and how exactly."""
     control, run = training.control, training.run
+
+    def load(folder: Path) -> str | None:
+        """Put a checkpoint in place while it is checked; a sound one that is older puts its own in place of it."""
+        try:
+            checkpoint.load_into(Checkpoint(folder, {}), training.model, training.optimizer.optimizer)
+        except Damaged as damaged:
+            return str(damaged)
+        return None
+
     control.wait()
-    found, problems = checkpoint.newest_valid(run) if control.rank == 0 else (None, [])
-    step = control.share(found.step if found else -1)
-    if control.rank > 0 and step >= 0:
-        found = checkpoint.read(run, step)
+    found, problems = checkpoint.newest_valid(run, load, control)
     prints = fingerprint(training)
     exactness = "bit-exact"
     changes: list[str] = []
@@ -34,7 +42,6 @@ def resume(training: Training) -> None:
         if exactness == "refused":
             fix = "Put it back as it was, or submit a new run."
             raise UserError(Fault(str(run.path), f"cannot go on exactly: {'; '.join(changes)}.", fix))
-        checkpoint.load_into(found, training.model, training.optimizer.optimizer)
         if training.accelerator.scaler is not None and found.state["scaler"]:  # none before a change to fp16
             training.accelerator.scaler.load_state_dict(found.state["scaler"])
         training.position = Position(**found.state["position"])

@@ -14,11 +14,15 @@ from hpcft.schema import memory_bytes
 from hpcft.train import checkpoint
 from hpcft.train.costs import Costs, measure_save
 from hpcft.train.final import put_back, write_best
+from hpcft.train.hostmemory import available
 from hpcft.train.resume import fingerprint
 from hpcft.train.snapshot import Files, Snapshot, take_part
+from hpcft.train.tensorfile import layout, tensor_file
 from hpcft.train.training import Training
 from hpcft.train.writer import Outcome, Writer
 
+MEMORY_SHARE = 0.8
+"""Of what the host has left, that a copy of the tensors may take: data loaders and CUDA grow too."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -47,6 +51,8 @@ class Saver:
     last_begun: int = 0
     """Step after which a checkpoint was last begun, or where this job began."""
     due: bool = False
+    copies: bool | None = None
+    """Whether the host's memory holds a copy of the tensors; else training waits for the disk. None until known."""
     costs: Costs = field(default_factory=lambda: Costs(0.0, 0.0))
     stall: float = 0.0
     """Seconds for which the save in flight has stopped training."""
@@ -76,8 +82,20 @@ class Saver:
         now = self._agreed(self.due and not self.writer.busy)
         if now or best:
             self._begin(now, best)
-        elif position.step == self.first + 1 and self.training.control.rank == 0:
+        elif position.step == self.first + 1 and self.training.control.rank == 0 and self._has_room():
             self.snapshot.prepare_beside(state_tensors(self.training))
+
+    def _has_room(self) -> bool:
+        """Whether the host's memory holds a copy of a checkpoint's tensors, which is found out once."""
+        if self.copies is None:
+            size = sum(layout(content).size for content in state_tensors(self.training).values())
+            free = available()
+            # What is sharded is gathered on the host whatever there is: it has no other place to be whole in.
+            self.copies = self._sharded or size < MEMORY_SHARE * free
+            if not self.copies:
+                words = f"a copy of {size / 1e9:.1f} GB has no room in the {free / 1e9:.1f} GB that the host has left"
+                print(f"hpcft: {words}: training waits for each save. Ask for more resources.memory.", flush=True)
+        return self.copies
 
     def _is_time(self, step: int) -> bool:
         """Whether the recipe, or with `auto` what saves and steps have taken so far, wants a save after this step."""
@@ -140,7 +158,13 @@ class Saver:
             "fingerprint": fingerprint(training),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
-        files = self.snapshot.take(tensors)
+        copies = self._has_room()
+        if copies:
+            files = self.snapshot.take(tensors)
+            weights = self.snapshot.tensors("model")
+        else:
+            files = {file: tensor_file(content) for file, content in tensors.items()}
+            weights = tensors["model"]
         limit = memory_bytes(recipe.keep_bytes) if recipe.keep_bytes else None
 
         def work() -> None:
@@ -148,7 +172,7 @@ class Saver:
             refusal = None
             if best:
                 try:
-                    write_best(training, self.snapshot.tensors("model"), here["best"], here["best_step"])
+                    write_best(training, weights, here["best"], here["best_step"])
                     self.best = here["best"], here["best_step"]
                 except OSError as error:
                     refusal = error
@@ -160,6 +184,8 @@ class Saver:
 
         self.begun = (position.step, position.evaluated) if whole else None
         self.writer.start(position.step, work)
+        if not copies:
+            self.writer.wait()
         self.stall = time.monotonic() - started
         progress.spent("save", self.stall)
         progress.say(save_stall_seconds=self.stall, saving_since=time.time(), phase="train")

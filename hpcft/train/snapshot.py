@@ -23,11 +23,28 @@ def _cuda() -> Any:
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of it (a DTensor)."""
+    return hasattr(tensor, "full_tensor")
+
+
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself; of one that is sharded (a DTensor) all of it, for which every process must call this."""
+    """The tensor itself; of one that is sharded all of it, for which every process must call this."""
     gather: Any = getattr(tensor, "full_tensor", None)
     full: Tensor = gather() if gather else tensor
     return full.detach()
+
+
+def as_sharded(full: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, of which this process keeps its part if `like` is sharded and has this shape."""
+    if not is_sharded(like):
+        return full
+    from torch.distributed.tensor import DTensor, distribute_tensor  # not every job has need of it
+
+    full = full.to(like.device)
+    if not isinstance(like, DTensor) or full.shape != like.shape:
+        return full
+    return distribute_tensor(full, like.device_mesh, like.placements)
 
 
 def take_part(files: Files) -> None:

@@ -7,8 +7,10 @@ safetensors' own save_file writes from start to end in one call, which leaves no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -50,6 +52,48 @@ def layout(tensors: Mapping[str, Tensor]) -> Layout:
     text = json.dumps(facts).encode()
     text += b" " * (-len(text) % 8)
     return Layout(len(text).to_bytes(8, "little") + text, spans, place)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file: its first byte there, and the one behind its last."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    first: int
+    last: int
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """{name: where and what} of a file's tensors, in the order of their bytes. Raises OSError; ValueError or KeyError
+    for what is no such file."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        text = file.read(min(int.from_bytes(start, "little"), path.stat().st_size))
+    behind = 8 + len(text)
+    types = {word: dtype for dtype, word in DTYPES.items()}
+    found = {}
+    for name, facts in json.loads(text).items():
+        first, last = facts["data_offsets"]
+        found[name] = Stored(types[facts["dtype"]], tuple(facts["shape"]), behind + first, behind + last)
+    return dict(sorted(found.items(), key=lambda item: item[1].first))
+
+
+def landing(stored: Mapping[str, Stored], tensors: Mapping[str, Tensor]) -> Callable[[int, memoryview], None]:
+    """What puts a file's bytes, in any order and from any thread, into contiguous tensors of the stored shapes."""
+    spans = [(stored[name].first, stored[name].last, flat(tensors[name])) for name in stored if tensors[name].numel()]
+    ends = [last for _, last, _ in spans]
+
+    def put(place: int, data: memoryview) -> None:
+        for first, last, target in spans[bisect_right(ends, place) :]:
+            begin, end = max(first, place), min(last, place + len(data))
+            if begin >= end:
+                return
+            target[begin - first : end - first].copy_(
+                torch.frombuffer(data[begin - place : end - place], dtype=torch.uint8)
+            )
+
+    return put
 
 
 def flat(tensor: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, args=(step, work), name="hpcft-save", daemon=True)
         self._thread.start()
 
+    def wait(self) -> None:
+        """Until no write is in flight."""
+        if self._thread is not None:
+            self._thread.join()
+
     def _run(self, step: int, work: Callable[[], None]) -> None:
         started = time.monotonic()
         error: OSError | None = None

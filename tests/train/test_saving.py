@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from hpcft.rundir import RunDir, read_json
-from hpcft.train import checkpoint, loop
+from hpcft.rundir import RunDir, read_json, write_json
+from hpcft.train import checkpoint, loop, saving
 from hpcft.train.checkpoint import model_tensors
 from hpcft.train.final import put_back, write_best
 from hpcft.train.snapshot import Snapshot
@@ -124,6 +124,64 @@ def test_the_best_weights_are_a_model_of_their_own_that_outlives_the_pruning_and
     assert (run.best_model / "best.json").read_bytes() == before, "5 and 4.5 are no better"
     assert digest(here) == digest(whole)
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_where_the_host_has_no_memory_for_a_copy_training_waits_for_the_disk(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = begin(make_run(parts, tmp_path / "whole", {"save_every": 3}))
+    loop.train(whole)
+    monkeypatch.setattr(saving, "available", lambda: 500_000)
+    monkeypatch.setattr(Snapshot, "take", None)
+    training = begin(run := make_run(parts, tmp_path / "poor", {"save_every": 3}))
+    at_steps(monkeypatch, {4: lambda training: assert_saved(run, 3)})
+    loop.train(training)
+    words = "hpcft: a copy of 0.0 GB has no room in the 0.0 GB that the host has left: training waits for each save."
+    assert capsys.readouterr().out.count(words) == 1
+    assert digest(training) == digest(whole)
+    (run.path / "finished.json").unlink()
+    assert digest(begin(run, 2)) == digest(whole)
+
+
+def assert_saved(run: RunDir, step: int) -> None:
+    assert run.saved_steps() == [step]
+
+
+def flip(folder: Path) -> None:
+    """Change the last byte of the weights, when all before it have been put in place."""
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+
+
+def forget(folder: Path) -> None:
+    """Leave the optimizer's state out, as if it had never been."""
+    (folder / "optimizer.safetensors").unlink()
+    manifest = read_json(folder / "manifest.json") or {}
+    del manifest["files"]["optimizer.safetensors"]
+    write_json(folder / "manifest.json", manifest)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(flip, "model.safetensors is not what was written"), (forget, "has no optimizer.safetensors")],
+)
+def test_what_is_damaged_is_passed_over_while_it_is_read_and_nothing_of_it_stays(
+    parts: Path, tmp_path: Path, harm: Callable[[Path], None], words: str
+) -> None:
+    run = make_run(parts, tmp_path / "run", {"save_every": 4})
+    whole = begin(run)
+    loop.train(whole)
+    assert run.saved_steps() == [4, 8]
+    harm(run.checkpoints / "step-00000008")
+    again = begin(run, 2)
+    resumed = read_json(run.job(2).path / "resumed.json") or {}
+    assert resumed["step"] == 4 and resumed["passed_over"][0].startswith("checkpoint of step 8: ")
+    assert words in resumed["passed_over"][0]
+    loop.train(again)
+    assert digest(again) == digest(whole)
 
 
 KINDS: dict[str, dict[str, Any]] = {"whole": {}, "part": {"model": {"freeze": 1}}, "adapters": {"lora": {"rank": 2}}}
