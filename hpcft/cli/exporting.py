@@ -21,12 +21,13 @@ def export(
     checkpoint: Annotated[
         int | None, typer.Option("--checkpoint", metavar="STEP", help="Take this one, not the final model.")
     ] = None,
+    best: Annotated[bool, typer.Option("--best", help="Take the weights of the lowest validation loss.")] = False,
     runs: Runs = None,
 ) -> None:
     """Write a run's model as a plain folder, adapters merged."""
     from hpcft.launch.export import Export, write
 
     found = choose_one(runs, run)
-    if code := write(Export(found, out.absolute(), dtype, keep_adapter, checkpoint)):
+    if code := write(Export(found, out.absolute(), dtype, keep_adapter, checkpoint, best)):
         raise typer.Exit(code)
     print(f"{found.name}: {out}, for AutoModelForCausalLM.from_pretrained")

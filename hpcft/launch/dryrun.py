@@ -122,7 +122,7 @@ def _disk(plan: Plan) -> str:
     note = f"; {plan.cluster.name} deletes files that nobody touched for {count(purge, 'day')}" if purge else ""
     if plan.parameters is None:
         return f"unknown: no safetensors file here tells the model's size{note}"
-    need = disk(plan.recipe, plan.cluster, plan.root, plan.parameters)
+    need = disk(plan.recipe, plan.cluster, plan.root, plan.parameters, plan.trained)
     text = f"{gigabytes(need.needed)} for {need.words}; {gigabytes(need.free)} are free"
     quota = f", the quota of {plan.cluster.name} is {gigabytes(need.quota)}" if need.quota is not None else ""
     return f"{text}{quota}{note}"

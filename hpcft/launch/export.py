@@ -32,6 +32,15 @@ class Export:
     keep_adapter: bool = False
     checkpoint: int | None = None
     """Step whose checkpoint is taken, in place of the final model."""
+    best: bool = False
+    """Take the weights that had the lowest validation loss, which `train.keep_best` keeps."""
+
+    @property
+    def which(self) -> str:
+        """As the process that writes is told."""
+        if self.checkpoint is not None:
+            return str(self.checkpoint)
+        return (self.run.best_model if self.best else self.run.final_model).name
 
 
 def faults(export: Export) -> list[Fault]:
@@ -47,7 +56,13 @@ def faults(export: Export) -> list[Fault]:
     if export.checkpoint is not None and export.checkpoint not in run.saved_steps():
         what = f"{run.name} has no checkpoint of step {export.checkpoint}."
         found.append(Fault("--checkpoint", what, f"It has {steps}." if steps else "It has none yet."))
-    if export.checkpoint is None and not run.finished:
+    if export.best and export.checkpoint is not None:
+        found.append(Fault("--best", "--checkpoint is given too.", "Leave out one of the two."))
+    elif export.best and not run.best_model.is_dir():
+        found.append(
+            Fault("--best", f"{run.name} has no best/.", "train.keep_best makes one at each better evaluation.")
+        )
+    if export.checkpoint is None and not export.best and not run.finished:
         fix = f"Add --checkpoint with one of the steps {steps}." if steps else "It has no checkpoint yet either."
         found.append(Fault(run.name, "is not finished.", fix))
     if export.keep_adapter and not run.recipe.lora:
@@ -67,8 +82,7 @@ def write(export: Export) -> int:
         raise UserError(found)
     run = export.run
     code = CODE.format(code=str(Path(hpcft.__file__).parent.parent))
-    step = [] if export.checkpoint is None else [str(export.checkpoint)]
-    words = [str(run.path), str(export.out), export.dtype, str(int(export.keep_adapter)), *step]
+    words = [str(run.path), str(export.out), export.dtype, str(int(export.keep_adapter)), export.which]
     python = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
     with scrubbed_environment():
         variables = {**os.environ, **hub_variables(chain.run_cluster(run)), **python}

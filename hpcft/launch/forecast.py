@@ -15,7 +15,8 @@ from hpcft.rundir import JobDir, RunDir, find_runs, read_json
 
 MATTERS = {
     "task": None,
-    "model": ("path",),
+    "model": ("path", "freeze", "quantize"),
+    "lora": None,
     "data": ("max_length", "loss_on"),
     "train": ("batch_size", "batch_tokens", "grouping", "micro_batch_size", "precision"),
     "resources": ("nodes", "gpus", "processes", "cpus_per_process", "partition", "constraint"),

@@ -19,7 +19,7 @@ from hpcft.launch.room import room_faults
 from hpcft.launch.site import impossible
 from hpcft.launch.slurm_site import read_partitions
 from hpcft.launch.submission import Submission, job_walltime, make_submission
-from hpcft.launch.weights import count_parameters
+from hpcft.launch.weights import count_parameters, count_trained
 from hpcft.recipe import Recipe, RecipeFile, check_recipe
 from hpcft.rundir import RunDir
 from hpcft.schema import expand
@@ -36,6 +36,8 @@ class Plan:
     """Folder of all runs."""
     parameters: int | None
     """Of the model; None where its files do not tell, or are still on the hub."""
+    trained: int | None
+    """Of them, or of the adapters beside them, at most; None likewise."""
 
     @property
     def recipe(self) -> Recipe:
@@ -61,7 +63,7 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
     file, faults = check_recipe(path, overrides)
     if file is None:
         raise UserError(faults)
-    site = env = root = parameters = None
+    site = env = root = parameters = trained = None
     try:
         site = find_site(file, cluster_name)
         faults += wrong_site(site.cluster, "--cluster" if cluster_name else file.where("cluster"))
@@ -82,10 +84,11 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
     if site is not None and "model" not in file.doubtful:
         folder = model_folder(site.cluster, file.recipe.model)
         parameters = count_parameters(folder) if folder else None
-        faults += _model_faults(file, site.cluster, cluster_name, root, parameters)
+        trained = count_trained(folder, file.recipe) if folder else None
+        faults += _model_faults(file, site.cluster, cluster_name, root, parameters, trained)
     if faults or site is None or env is None or root is None:
         raise UserError(faults)
-    return Plan(file, site.cluster, env, root, parameters)
+    return Plan(file, site.cluster, env, root, parameters, trained)
 
 
 def find_site(file: RecipeFile, name: str | None) -> ClusterFile:
@@ -105,7 +108,12 @@ def runs_root(given: Path | None, cluster: Cluster) -> Path:
 
 
 def _model_faults(
-    file: RecipeFile, cluster: Cluster, cluster_name: str | None, root: Path | None, parameters: int | None
+    file: RecipeFile,
+    cluster: Cluster,
+    cluster_name: str | None,
+    root: Path | None,
+    parameters: int | None,
+    trained: int | None,
 ) -> Iterator[Fault]:
     """What keeps a job from its model: the hub out of reach, or no room."""
     words = ["hpcft", "fetch", str(file.path), *(["--cluster", cluster_name] if cluster_name else [])]
@@ -113,7 +121,7 @@ def _model_faults(
     if fault := absence_fault(file.where("model.path"), cluster, file.recipe.model, command):
         yield fault
     if parameters is not None and root is not None and not file.doubtful & {"train", "resources"}:
-        yield from room_faults(file, cluster, root, parameters)
+        yield from room_faults(file, cluster, root, parameters, trained)
 
 
 def first_jobs(recipe: Recipe, cluster: Cluster) -> int:

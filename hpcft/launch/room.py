@@ -47,13 +47,15 @@ class Disk:
         return f"{self.checkpoints} checkpoints and {'the model' if self.models == 1 else f'{self.models} models'}"
 
 
-def disk(recipe: Recipe, cluster: Cluster, root: Path, parameters: int) -> Disk:
-    """The disk that a run takes below this folder, which need not exist yet."""
+def disk(recipe: Recipe, cluster: Cluster, root: Path, parameters: int, trained: int | None = None) -> Disk:
+    """The disk that a run takes below this folder, which need not exist yet; `trained` is of a part of the model."""
     quota = memory_bytes(cluster.quota) if cluster.quota else None
-    size, count = parameters * CHECKPOINT_BYTES, recipe.train.keep_checkpoints + 1
+    trained = parameters if trained is None else trained
+    size, count = trained * CHECKPOINT_BYTES, recipe.train.keep_checkpoints + 1
     if recipe.train.keep_bytes:
         count = min(count, max(2, (memory_bytes(recipe.train.keep_bytes) or 0) // max(1, size)))
-    return Disk(size, count, 3 if recipe.train.keep_best else 1, parameters * MODEL_BYTES, free_bytes(root), quota)
+    model = (trained if recipe.lora else parameters) * MODEL_BYTES
+    return Disk(size, count, 3 if recipe.train.keep_best else 1, model, free_bytes(root), quota)
 
 
 def free_bytes(folder: Path) -> int:
@@ -69,10 +71,12 @@ def card_bytes(recipe: Recipe, parameters: int) -> int:
     return parameters * STATE_BYTES[recipe.train.precision]
 
 
-def room_faults(file: RecipeFile, cluster: Cluster, root: Path, parameters: int) -> Iterator[Fault]:
-    """Every reason why a model of so many parameters has no room."""
+def room_faults(
+    file: RecipeFile, cluster: Cluster, root: Path, parameters: int, trained: int | None = None
+) -> Iterator[Fault]:
+    """Every reason why a model of so many parameters, of which so many are trained, has no room."""
     recipe = file.recipe
-    need = disk(recipe, cluster, root, parameters)
+    need = disk(recipe, cluster, root, parameters, trained)
     parts = f"{need.words} take {gigabytes(need.needed)}".replace(
         "checkpoints", f"checkpoints of {gigabytes(need.checkpoint)}"
     )

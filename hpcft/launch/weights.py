@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
+
+from hpcft.recipe import Recipe
 
 FORMS = (
     ("model.safetensors", "model.safetensors.index.json"),
@@ -13,6 +16,8 @@ FORMS = (
 )
 """One file, or the index of several; transformers takes the first of these that is there."""
 FLOATS = ("F64", "F32", "F16", "BF16")
+LAYER = re.compile(r"\.(\d+)\.")
+"""In the name of a tensor: the number of the layer that it belongs to."""
 LARGEST_HEAD = 100 << 20
 """Bytes; safetensors itself reads no head that is longer."""
 
@@ -40,24 +45,46 @@ def count_parameters(folder: Path) -> int | None:
 
     Files of another format keep the shapes in a pickle, and packed weights (4 and 8 bits) do not show them.
     """
+    tensors = _tensors(folder)
+    counts = [_parameters(shape, kind) for _, shape, kind in tensors or ()]
+    return None if tensors is None or None in counts else sum(count or 0 for count in counts)
+
+
+def count_trained(folder: Path, recipe: Recipe) -> int | None:
+    """Parameters that a checkpoint holds, at most: adapters on every matrix of the layers, or all that is not in a
+    frozen layer; None where the files do not tell."""
+    model, lora, total = recipe.model, recipe.lora, 0
+    for name, shape, kind in _tensors(folder) or ():
+        count, layer = _parameters(shape, kind), LAYER.search(name)
+        if lora:
+            parts = 3 if "c_attn" in name else 1  # of a fused projection that is taken apart
+            total += lora.rank * sum(shape) * parts if layer and len(shape) == 2 else 0
+        elif count is None:
+            return None
+        elif not layer or model.freeze == "none" or (model.freeze != "body" and int(layer[1]) >= model.freeze):
+            total += count
+    return total or None
+
+
+def _tensors(folder: Path) -> list[tuple[str, list[int], str]] | None:
+    """Name, shape and kind of number of all tensors of a model folder; None where its files do not tell."""
     files = weight_files(folder)
     if not files or not all(name.endswith(".safetensors") for name in files):
         return None
     try:
-        counts = [_parameters(shape, kind) for name in files for shape, kind in _head(folder / name)]
+        return [tensor for name in files for tensor in _head(folder / name)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return None if None in counts else sum(count or 0 for count in counts)
 
 
-def _head(path: Path) -> list[tuple[list[int], str]]:
-    """Shape and kind of number of each tensor in a safetensors file: 8 bytes of length, then JSON."""
+def _head(path: Path) -> list[tuple[str, list[int], str]]:
+    """Name, shape and kind of number of each tensor in a safetensors file: 8 bytes of length, then JSON."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > LARGEST_HEAD:
             raise ValueError("no head of a safetensors file")
         head: dict[str, Any] = json.loads(file.read(length))
-    return [(entry["shape"], entry["dtype"]) for name, entry in head.items() if name != "__metadata__"]
+    return [(name, entry["shape"], entry["dtype"]) for name, entry in head.items() if name != "__metadata__"]
 
 
 def _parameters(shape: list[int], kind: str) -> int | None:

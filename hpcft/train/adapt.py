@@ -31,7 +31,7 @@ def load_adapted(recipe: Recipe, source: Model) -> LossModel:
     elif source.quantize:
         from hpcft.train.quantize import quantized_model
 
-        model = quantized_model(source, recipe.train.precision)
+        model = quantized_model(source, recipe.train.precision, gpu=recipe.resources.gpus > 0)
     else:
         model = load_model(source)
     if recipe.lora:

@@ -1,4 +1,4 @@
-"""A run's model as a plain folder of transformers: `python -m hpcft.train.export RUN OUT DTYPE KEEP [STEP]`, which
+"""A run's model as a plain folder of transformers: `python -m hpcft.train.export RUN OUT DTYPE KEEP WHICH`, which
 `hpcft export` starts in the run's env."""
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from hpcft.train.worker import quiet
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def main(path: str, out: str, dtype: str, keep: str, step: str = "") -> int:
-    """0 when the folder is there; 2 for a fault of the user's, and nothing is there then."""
+def main(path: str, out: str, dtype: str, keep: str, which: str) -> int:
+    """0 when the folder is there; 2 for a fault of the user's, and nothing is there then.
+
+    WHICH is the name of a model in the run, model or best, or the step of a checkpoint.
+    """
     quiet()
     try:
-        export(RunDir(Path(path)), Path(out), dtype, bool(int(keep)), int(step) if step else None)
+        export(RunDir(Path(path)), Path(out), dtype, bool(int(keep)), which)
     except UserError as error:
         for fault in error.faults:
             print(f"hpcft: {fault}", file=sys.stderr)
@@ -34,8 +37,8 @@ def main(path: str, out: str, dtype: str, keep: str, step: str = "") -> int:
     return 0
 
 
-def export(run: RunDir, out: Path, dtype: str, keep_adapter: bool, step: int | None = None) -> None:
-    """Write the model that a run has left, or would leave at a checkpoint, with its adapters merged into it.
+def export(run: RunDir, out: Path, dtype: str, keep_adapter: bool, which: str = "model") -> None:
+    """Write a model that a run has left, or would leave at a checkpoint, with its adapters merged into it.
 
     `keep_adapter` puts them into `out`/adapter as well. Raises UserError, with nothing written.
     """
@@ -43,7 +46,7 @@ def export(run: RunDir, out: Path, dtype: str, keep_adapter: bool, step: int | N
     shutil.rmtree(writing, ignore_errors=True)  # of an export that was killed
     try:
         writing.mkdir()
-        left = run.final_model if step is None else left_at(run, step, writing / "left")
+        left = left_at(run, int(which), writing / "left") if which.isdigit() else run.path / which
         save_as(plain_model(run, left), DTYPES[dtype], writing)
         load_tokenizer(source_of(run)).save_pretrained(writing)
         if keep_adapter:

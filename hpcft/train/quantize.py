@@ -22,14 +22,18 @@ SMALL = ("Linear4bit", "Linear8bitLt")
 """Linear modules of bitsandbytes."""
 
 
-def quantized_model(source: Model, precision: str) -> LossModel:
-    """The pretrained model with its linear modules in few bits, multiplied in `precision`; all else is in fp32."""
+def quantized_model(source: Model, precision: str, *, gpu: bool) -> LossModel:
+    """The pretrained model with its linear modules in few bits, multiplied in `precision`; all else is in fp32.
+
+    It is on the process's own GPU if it may use one and there is one: what is not packed yet need not fit there.
+    """
     where = {"revision": source.revision or "main"}
+    device = torch.cuda.current_device() if gpu and torch.cuda.is_available() else "cpu"
     try:
         family = AutoConfig.from_pretrained(source.path, **where).model_type
         config = bits(source.quantize, precision, WHOLE.get(family))
         loaded = AutoModelForCausalLM.from_pretrained(
-            source.path, dtype=torch.float32, quantization_config=config, **where
+            source.path, dtype=torch.float32, quantization_config=config, device_map={"": device}, **where
         )
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", source.path, error)) from error
@@ -82,7 +86,7 @@ def rounded_model(source: Model) -> Any:
 
     plain = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision or "main", dtype=torch.float32)
     parts = {name: QueryKeyValue(fused) for name, fused in fused_attention(plain)}
-    for name, part in quantized_model(source, "fp32").inner.named_modules():
+    for name, part in quantized_model(source, "fp32", gpu=True).inner.named_modules():
         if type(part).__name__ in SMALL:
             _put(plain.get_submodule(name), _rounded(part))
     for name, part in parts.items():

@@ -28,3 +28,7 @@ def test_all_that_is_in_the_way_is_said_at_once(desk: Desk) -> None:
     assert third.startswith("demo: its env has no python any more")
     unfinished = desk.faults("new", "--runs", "runs", verb="export", recipe="demo")[0]
     assert unfinished == "demo: is not finished. Add --checkpoint with one of the steps 8, 12."
+    both = desk.faults("new", "--best", "--checkpoint", "8", "--runs", "runs", verb="export", recipe="demo")[0]
+    assert both == "--best: --checkpoint is given too. Leave out one of the two."
+    none = desk.faults("new", "--best", "--runs", "runs", verb="export", recipe="demo")[0]
+    assert none == "--best: demo has no best/. train.keep_best makes one at each better evaluation."

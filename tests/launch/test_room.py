@@ -82,6 +82,23 @@ def test_a_limit_in_bytes_and_the_best_model_count(desk: Desk) -> None:
     ]
 
 
+def test_what_is_not_trained_takes_no_room_in_checkpoints(desk: Desk) -> None:
+    layer = {"h.{}.attn.c_attn.weight": ([1000, 3000], "F32"), "h.{}.ln.weight": ([1000], "F32")}
+    layers = {name.format(number): facts for number in range(4) for name, facts in layer.items()}
+    write_safetensors(desk.folder / "model/model.safetensors", {"wte.weight": ([5000, 1000], "F32"), **layers})
+    disk_of(desk, 1000 * GIGA)
+
+    def disk(*options: str) -> str:
+        return next(line for line in desk.accepts(*options).splitlines() if line.startswith("# disk")).split(";")[0]
+
+    whole, frozen, adapters = 17_004_000, 17_004_000 - 2 * 3_001_000, 4 * 8 * 3 * 4000
+    assert disk() == f"# disk         {(3 * 12 + 4) * whole / 1e6:.1f} MB for 3 checkpoints and the model"
+    taken = f"{(3 * 12 * frozen + 4 * whole) / 1e6:.1f} MB"
+    assert disk("--set", "model.freeze=2") == f"# disk         {taken} for 3 checkpoints and the model"
+    taken = f"{(3 * 12 + 4) * adapters / 1e6:.1f} MB"
+    assert disk("--set", "lora={}") == f"# disk         {taken} for 3 checkpoints and the model"
+
+
 def test_a_quota_that_is_too_small_is_said_and_a_purge_is_foretold(desk: Desk) -> None:
     model_of(desk, GIGA)
     disk_of(desk, 1000 * GIGA)

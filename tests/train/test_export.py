@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from hpcft.errors import UserError
+from hpcft.train.checkpoint import model_tensors
 from hpcft.train.export import export
-from hpcft.train.final import finish
+from hpcft.train.final import finish, write_best
 from hpcft.train.saving import Saver
 from tests.train.models import go_on, logits, make_tiny_llama
 from tests.train.pieces import begin, make_run
@@ -69,15 +70,26 @@ def test_a_checkpoint_can_be_exported_before_the_end_in_half_precision(parts: Pa
     training = go_on(begin(run), 3)
     Saver(training, None).last()
     before = logits(training.model)
-    export(run, tmp_path / "out", "bf16", keep_adapter=False, step=3)
+    export(run, tmp_path / "out", "bf16", keep_adapter=False, which="3")
     made = load(tmp_path / "out")
     assert made.dtype == torch.bfloat16
     assert torch.allclose(logits(made.float()), before, rtol=0, atol=0.02)
     assert not (tmp_path / "out" / "adapter").exists() and not (tmp_path / "out" / "left").exists()
     (run.checkpoints / "step-00000003" / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"model\.safetensors has 0 bytes and should have"):
-        export(run, tmp_path / "other", "fp32", keep_adapter=False, step=3)
+        export(run, tmp_path / "other", "fp32", keep_adapter=False, which="3")
     assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
+
+
+def test_the_best_weights_are_exported_as_the_last_ones_are(parts: Path, tmp_path: Path) -> None:
+    run = make_run(parts, tmp_path / "run", {"learning_rate": 0.02}, lora={})
+    training = go_on(begin(run), 2)
+    write_best(training, model_tensors(training.model), loss=1.0, step=2)
+    before = logits(training.model)
+    go_on(training, 4)
+    export(run, tmp_path / "out", "fp32", keep_adapter=True, which="best")
+    assert torch.allclose(logits(load(tmp_path / "out")), before, rtol=0, atol=1e-4)
+    assert not torch.allclose(logits(training.model), before, rtol=0, atol=1e-3)
 
 
 def test_a_weight_that_half_precision_cannot_hold_is_refused(parts: Path, tmp_path: Path) -> None:
