@@ -200,6 +200,6 @@ def _work(recipe: Recipe, place: Place, pace: Pace) -> float:
         + (total - step) * pace.step
         + evaluations(recipe, step, total, total) * pace.evaluation
         + tests(recipe, step, total, total) * pace.test
-        + (total // every - step // every) * stall
+        + ((total - 1) // every - step // every) * stall
         + 2 * last  # the last checkpoint, and the model itself
     )

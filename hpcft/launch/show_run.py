@@ -51,6 +51,7 @@ def _job_facts(job: JobDir) -> dict[str, Any]:
         "ended": ended.get("time"),
         "ending": ended.get("ending"),
         "node": started.get("node") or started.get("host"),
+        "start": (ended or job.heartbeat or {}).get("start", {}),
         "exactness": (job.resumed or {}).get("exactness"),
         "changes": (job.resumed or {}).get("changes", []),
     }
@@ -161,6 +162,8 @@ def _job_line(job: dict[str, Any]) -> str:
         words.append(f"{clock(job['started'])} on {job['node']}")
         lasted = duration(job["ended"] - job["started"]) if job["ended"] else ""
         words.append(f"{job['ending']} after {lasted}" if lasted else "no ending")
+        if job["start"]:
+            words.append(f"{sum(job['start'].values()):.1f} s to its first step")
     else:
         words.append(job["ending"] or f"submitted {clock(job['submitted'])}")
     if job["exactness"]:

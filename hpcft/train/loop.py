@@ -23,6 +23,7 @@ def train(training: Training) -> str:
     curve = CurveWriter(training.job.curve) if training.control.rank == 0 else None
     saver = Saver(training, curve)
     log = Log(training, curve)
+    progress.lap("disk")
     progress.say(
         resume_step=training.position.step,
         total_steps=training.total_steps,
@@ -103,8 +104,10 @@ def evaluate_if_due(training: Training, log: Log) -> None:
 
 def test_choices(training: Training, when: str) -> None:
     """Accuracy on held-out rows, `before` training and `after`; each once in the life of a run. Raises Stop."""
+    if when == "before" and training.position.step > 0:
+        return
     test = choice_test(training.recipe, training.tokenizer)
-    if test is None or (when == "before" and training.position.step > 0):
+    if test is None:
         return
     out = training.run.evaluation / f"{when}.json"
     with training.progress.phase("test"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Progress:
     """How often each phase came to its end."""
     start: dict[str, float] = field(default_factory=dict)
     """Seconds of what comes before training, and of the first step."""
+    _lap: float = field(default_factory=time.monotonic)
     _last: float = 0.0
     _printed: float = -math.inf
 
@@ -56,15 +58,12 @@ class Progress:
             self.spent(name, time.monotonic() - started)
             self.facts["phase"] = around
 
-    @contextlib.contextmanager
-    def starting(self, name: str) -> Iterator[None]:
-        """Count the seconds of this block as part of the start: data, model, checkpoint, warm-up."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.start[name] = self.start.get(name, 0.0) + time.monotonic() - started
-            self._write()
+    def lap(self, name: str) -> None:
+        """Count the seconds since the last lap, or since this was made, as a part of the start."""
+        now = time.monotonic()
+        self.start[name] = self.start.get(name, 0.0) + now - self._lap
+        self._lap = now
+        self._write()
 
     def print_line(self, step: int, total: int) -> None:
         """A line for the log where the last one is old enough; the first step and the last have one."""
@@ -83,3 +82,10 @@ class Progress:
         if self.active:
             facts = {**self.facts, "seconds": self.seconds, "counts": self.counts, "start": self.start}
             write_json(self.path, facts, durable=False)
+
+
+def first_progress(scratch: Path) -> Progress:
+    """Of a process that has just begun; its rank is what the supervisor has said."""
+    progress = Progress(scratch / "progress.json", os.environ.get("RANK", "0") == "0")
+    progress.say(phase="start")
+    return progress

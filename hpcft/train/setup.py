@@ -25,21 +25,21 @@ from hpcft.train.control import Control, Stop
 from hpcft.train.evaluate import choice_test
 from hpcft.train.model import load_tokenizer, packs_exactly, padding_token, pin_revision
 from hpcft.train.optimizer import make_optimizer
-from hpcft.train.progress import Progress
+from hpcft.train.progress import Progress, first_progress
 from hpcft.train.resume import resume
 from hpcft.train.training import Training
 
 WARMUP_PASSES = 2
 
 
-def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
+def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = None) -> Training:
     """A training at the newest sound checkpoint. Raises UserError: data, model or env cannot be used; Stop."""
+    progress = progress or first_progress(scratch)
     recipe = run.recipe
     deterministic_mode()
     accelerator = make_accelerator(recipe)
     control = make_control(accelerator, recipe.processes, scratch / "stop")
-    progress = Progress(scratch / "progress.json", control.rank == 0)
-    progress.say(phase="start")
+    progress.lap("processes")
     control.on_look = lambda seconds: progress.note(poll_seconds=seconds)
     if control.rank == 0:
         pin_revision(recipe.model, run.path / "model.json")
@@ -55,8 +55,9 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
     if recipe.train.warmup_steps >= total:
         what = f"train.warmup_steps = {recipe.train.warmup_steps} leaves none of the {total} steps to fall."
         raise UserError(Fault("recipe", what, "Write less, or more epochs."))
-    if test := choice_test(recipe, tokenizer):
+    if not run.saved_steps() and (test := choice_test(recipe, tokenizer)):  # else an earlier job has done so
         test.check()
+    progress.lap("data")
     model = load_adapted(recipe, source)
     if recipe.train.grouping == "packed" and not packs_exactly(model):
         what = f'train.grouping = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
@@ -75,8 +76,11 @@ def set_up(run: RunDir, job: JobDir, scratch: Path) -> Training:
         run, job, recipe, control, progress, accelerator, tokenizer, pad,
         model, wrapped, optimizer, train, validation, share, total, frozen,
     )  # fmt: skip
+    progress.lap("model")
     warm_up(training)
+    progress.lap("warm-up")
     resume(training)
+    progress.lap("checkpoint")
     return training
 
 

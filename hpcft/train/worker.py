@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 
 from hpcft.errors import UserError
 from hpcft.rundir import RunDir, write_json
+from hpcft.train.progress import first_progress
 
 
 def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
@@ -16,13 +18,17 @@ def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
     run = RunDir(Path(run_path))
     job = run.job(int(number), int(attempt))
     quiet()
+    progress = first_progress(Path(scratch))
+    if begun := (job.started or {}).get("time"):
+        progress.start["launch"] = max(0.0, time.time() - begun)
     # Here and not at the top: what fails in these imports is a fault of the env, and should read so in the log.
     from hpcft.train.control import Stop
     from hpcft.train.loop import train
     from hpcft.train.setup import set_up
 
+    progress.lap("imports")
     try:
-        training = set_up(run, job, Path(scratch))
+        training = set_up(run, job, Path(scratch), progress)
         train(training)
     except Stop:
         return 0

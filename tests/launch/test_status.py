@@ -239,3 +239,12 @@ def test_watching_what_is_over_prints_it_once_and_ends(desk: Desk) -> None:
     write_json(run.path / "finished.json", {"step": 100})
     said = desk.run("status", "demo", "--watch", "--runs", "runs")
     assert said.code == 0 and said.out.startswith("demo: step 100/100 finished\n"), said
+
+
+def test_the_seconds_of_a_start_are_said_by_phase_the_longest_first(tmp_path: Path) -> None:
+    run = cut_run(tmp_path)
+    beat = run.job(3).heartbeat or {}
+    start = {"launch": 0.62, "imports": 4.1, "data": 0.01, "first step": 1.2}
+    write_json(run.job(3).path / "heartbeat.json", {**beat, "start": start})
+    words = "5.9 s to the end of the first step: imports 4.1, first step 1.2, launch 0.6"
+    assert f"  start      job 3: {words}" in details(status_of(run, BOTH))
