@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hpcft.errors import Fault, UserError
-from hpcft.rundir import sync_files, write_json
-
-Array = npt.NDArray[np.generic]
-CHUNK = 256
-"""Rows tokenised between two looks at the stop flag."""
+FILES = {"tokens": np.int32, "trained": np.bool_, "offsets": np.int64, "targets": np.int32}
+"""What features are on disk: bare numbers, so that a file grows by what is put behind it."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +34,27 @@ class Features:
     @cached_property
     def tokens(self) -> npt.NDArray[np.int32]:
         """(tokens of all rows,)"""
-        array: npt.NDArray[np.int32] = np.load(self.folder / "tokens.npy", mmap_mode="r")
-        return array
+        return self._mapped("tokens")
 
     @cached_property
     def trained(self) -> npt.NDArray[np.bool_]:
         """(tokens of all rows,)"""
-        array: npt.NDArray[np.bool_] = np.load(self.folder / "trained.npy", mmap_mode="r")
-        return array
+        return self._mapped("trained")
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
         """(rows + 1,): row i is tokens[offsets[i]:offsets[i + 1]]."""
-        array: npt.NDArray[np.int64] = np.load(self.folder / "offsets.npy", mmap_mode="r")
-        return array
+        return self._mapped("offsets")
+
+    @cached_property
+    def targets(self) -> npt.NDArray[np.int32]:
+        """(rows,): how many tokens of each row are learnt."""
+        return self._mapped("targets")
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(rows,): tokens of each row."""
         return np.diff(self.offsets)
-
-    @cached_property
-    def targets(self) -> npt.NDArray[np.int64]:
-        """(rows,): how many tokens of each row are learnt."""
-        return np.add.reduceat(self.trained.astype(np.int64), self.offsets[:-1])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,39 +69,11 @@ class Features:
         start, end = self.offsets[index], self.offsets[index + 1]
         return self.tokens[start:end], self.trained[start:end]
 
+    def _mapped(self, name: str) -> npt.NDArray[Any]:
+        # As a plain array: each slice of a memmap costs ten times as much.
+        return np.asarray(np.memmap(self.folder / name, FILES[name], mode="r"))
+
 
 def stored_features(folder: Path) -> Features | None:
     """Features that an earlier job finished; later edits of the data do not reach a run that has begun."""
     return Features(folder) if (folder / "complete.json").exists() else None
-
-
-def store_features(folder: Path, chunks: Iterable[Sequence[Feature]], poll: Callable[[], None]) -> Features:
-    """Features on disk, from chunks of rows; `poll` is called after each and may raise to give up."""
-    tokens: list[npt.NDArray[np.int32]] = []
-    trained: list[npt.NDArray[np.bool_]] = []
-    for chunk in chunks:
-        for feature in chunk:
-            marks = np.array(feature.trained, dtype=np.bool_)
-            marks[0] = False
-            tokens.append(np.array(feature.tokens, dtype=np.int32))
-            trained.append(marks)
-        poll()
-    if not tokens:
-        raise UserError(Fault(str(folder.name), "its rows hold no text."))
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in tokens])]).astype(np.int64)
-    arrays: dict[str, Array] = {
-        "tokens": np.concatenate(tokens),
-        "trained": np.concatenate(trained),
-        "offsets": offsets,
-    }
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed job left half-written
-    folder.mkdir(parents=True, mode=0o700)
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-        digest.update(array.tobytes())
-        np.save(folder / f"{name}.npy", array)
-    sync_files(folder)
-    lengths = np.diff(offsets)
-    counted = {"rows": len(lengths), "tokens": int(offsets[-1]), "longest": int(lengths.max())}
-    write_json(folder / "complete.json", {"fingerprint": digest.hexdigest(), **counted})
-    return Features(folder)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hpcft.errors import Fault, UserError
 
 Row = dict[str, Any]
+PIECE = 4096
+"""Rows of a table that are dicts at a time."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -17,15 +21,28 @@ def read_rows(path: Path) -> list[Row]:
 
     A csv's cells stay text as they are written: `NA` and `007` are no missing value and no number.
     """
+    return list(rows_behind(path, 0))
+
+
+def rows_behind(path: Path, done: int) -> Iterator[Row]:
+    """The same, one by one, without so many at the beginning, which are hardly looked at."""
+    count = 0
     try:
-        rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_table(path)
+        for row in _read_jsonl(path, done) if path.suffix == ".jsonl" else _read_table(path, done):
+            count += 1
+            yield row
     except OSError as error:
         raise UserError(Fault(str(path), f"cannot be read: {(error.strerror or str(error)).lower()}.")) from None
     except UnicodeDecodeError as error:
         raise UserError(Fault(str(path), f"is no UTF-8 text (byte {error.start}).", "Save it as UTF-8.")) from None
-    if not rows:
+    if not count and not done:
         raise UserError(Fault(str(path), "holds no row."))
-    return rows
+
+
+def in_chunks(rows: Iterator[Row], size: int) -> Iterator[Sequence[Row]]:
+    """The same rows, some at a time."""
+    while chunk := list(islice(rows, size)):
+        yield chunk
 
 
 def is_missing(value: object) -> bool:
@@ -33,11 +50,13 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _read_jsonl(path: Path) -> list[Row]:
-    rows: list[Row] = []
+def _read_jsonl(path: Path, done: int) -> Iterator[Row]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
+                continue
+            if done:
+                done -= 1
                 continue
             try:
                 row = json.loads(line)
@@ -45,11 +64,10 @@ def _read_jsonl(path: Path) -> list[Row]:
                 raise UserError(Fault(f"{path}:{number}", f"no JSON: {error.msg}.")) from None
             if not isinstance(row, dict):
                 raise UserError(Fault(f"{path}:{number}", "no JSON object.", 'Write {"column": value, ...}.'))
-            rows.append(row)
-    return rows
+            yield row
 
 
-def _read_table(path: Path) -> list[Row]:
+def _read_table(path: Path, done: int) -> Iterator[Row]:
     import pandas  # only where it is needed: 0.4 s
 
     try:
@@ -61,4 +79,6 @@ def _read_table(path: Path) -> list[Row]:
         raise
     except (ValueError, pandas.errors.ParserError) as error:
         raise UserError(Fault(str(path), f"no valid {path.suffix[1:]}: {error}.")) from None
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    for start in range(done, len(table), PIECE):  # as dicts they take many times the memory
+        for row in table.iloc[start : start + PIECE].to_dict("records"):
+            yield {str(key): value for key, value in row.items()}

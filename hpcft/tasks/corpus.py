@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcft.data.features import CHUNK, Feature
-from hpcft.data.rows import Row, is_missing
+from hpcft.data.features import Feature
+from hpcft.data.preparation import CHUNK, Chunk
+from hpcft.data.rows import Row, in_chunks, is_missing
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.tasks.tokenize import tokenize
@@ -23,15 +24,15 @@ class Corpus:
     block: int
     """Tokens of a block; the last one may be shorter."""
 
-    def chunks(self, rows: Sequence[Row], path: Path) -> Iterator[list[Feature]]:
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
         """Blocks in the order of the documents, every token in one of them. Raises UserError: a column missing.
 
         Documents [1, 2] and [3, 4, 5] with end 0 and block 4 make [1, 2, 0, 3] and [4, 5, 0].
         """
-        rest: list[int] = []
-        for start in range(0, len(rows), CHUNK):
+        rest = list(carry)
+        for some in in_chunks(iter(rows), CHUNK):
             texts = []
-            for number, row in enumerate(rows[start : start + CHUNK], start + 1):
+            for number, row in enumerate(some, done + 1):
                 if self.column not in row:
                     raise UserError(Fault(f"{path}, row {number}", f'has no column "{self.column}".'))
                 if is_missing(row[self.column]):
@@ -40,10 +41,12 @@ class Corpus:
             for text in tokenize(self.tokenizer, texts):
                 rest += [*text.tokens, self.tokenizer.eos_token_id]
             whole = len(rest) // self.block * self.block
-            yield [self._block(rest[first : first + self.block]) for first in range(0, whole, self.block)]
+            blocks = [self._block(rest[first : first + self.block]) for first in range(0, whole, self.block)]
             rest = rest[whole:]
+            done += len(some)
+            yield Chunk(blocks, done, rest)
         if len(rest) > 1:  # a single token has nothing to be predicted from
-            yield [self._block(rest)]
+            yield Chunk([self._block(rest)], done)
 
     def _block(self, tokens: list[int]) -> Feature:
         return Feature(tokens, [True] * len(tokens))

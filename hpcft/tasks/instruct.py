@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcft.data.features import CHUNK, Feature
-from hpcft.data.rows import Row, is_missing
+from hpcft.data.features import Feature
+from hpcft.data.preparation import CHUNK, Chunk
+from hpcft.data.rows import Row, in_chunks, is_missing
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.tasks.tokenize import tokenize
@@ -25,10 +26,13 @@ class Instruct:
     full: bool
     """Whether the prompt counts in the loss too."""
 
-    def chunks(self, rows: Sequence[Row], path: Path) -> Iterator[list[Feature]]:
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
         """Features in the order of the rows. Raises UserError: a column missing, a completion cut off entirely."""
-        for start in range(0, len(rows), CHUNK):
-            yield self._chunk(rows[start : start + CHUNK], start, path)
+        assert not carry  # each row is a feature of its own
+        for some in in_chunks(iter(rows), CHUNK):
+            features = self._chunk(some, done, path)
+            done += len(some)
+            yield Chunk(features, done)
 
     def _chunk(self, rows: Sequence[Row], start: int, path: Path) -> list[Feature]:
         faults: list[Fault] = []

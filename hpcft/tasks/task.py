@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hpcft.data.features import Feature
+from hpcft.data.preparation import Chunk
 from hpcft.data.rows import Row
 from hpcft.recipe import Recipe
 from hpcft.tasks.corpus import make_corpus
@@ -16,8 +16,11 @@ from hpcft.tasks.instruct import make_instruct
 class Task(Protocol):
     """Turns rows into features."""
 
-    def chunks(self, rows: Sequence[Row], path: Path) -> Iterator[list[Feature]]:
-        """Features of all rows, some at a time. Raises UserError with the rows that cannot be used."""
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
+        """Features of these rows, some at a time; `done` others, and what they left waiting, came before.
+
+        Raises UserError with the rows that cannot be used.
+        """
 
 
 def make_task(recipe: Recipe, tokenizer: Any) -> Task:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,21 +11,20 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from hpcft.data.batches import Share
-from hpcft.data.features import Features, store_features, stored_features
+from hpcft.data.features import Features
 from hpcft.data.order import RowOrder, TokenOrder
-from hpcft.data.rows import read_rows
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
-from hpcft.tasks.task import make_task
 from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
-from hpcft.train.control import Control, Stop
+from hpcft.train.control import Control
 from hpcft.train.evaluate import choice_test
 from hpcft.train.model import load_tokenizer, packs_exactly, padding_token, pin_revision
 from hpcft.train.optimizer import make_optimizer
 from hpcft.train.progress import Progress, first_progress
 from hpcft.train.resume import resume
+from hpcft.train.splits import features_of
 from hpcft.train.training import Training
 
 WARMUP_PASSES = 2
@@ -122,26 +120,6 @@ def make_control(accelerator: Accelerator, processes: int, stop_file: Path) -> C
         raise RuntimeError(f"accelerate sees {ranks} processes, and {processes} were started")
     group = dist.new_group(backend="gloo") if ranks > 1 else None
     return Control(accelerator.process_index, ranks, stop_file, group)
-
-
-def features_of(split: str, run: RunDir, recipe: Recipe, tokenizer: Any, control: Control) -> Features:
-    """The features of a split, made by rank 0 in the first job. Raises UserError on every process; Stop."""
-    folder = run.features / split
-    if control.rank == 0 and stored_features(folder) is None:
-        try:
-            rows = read_rows(path := Path(getattr(recipe.data, split)))
-            chunks = make_task(recipe, tokenizer).chunks(rows, path)
-            store_features(folder, chunks, control.poll)
-        except UserError:
-            control.share(1)  # what poll says to the others: leave
-            raise
-    if control.rank == 0:
-        control.share(2)
-        return Features(folder)
-    while (answer := control.share(0)) != 2:
-        if answer == 1:
-            raise Stop
-    return Features(folder)
 
 
 def warm_up(training: Training) -> None:

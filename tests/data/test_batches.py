@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from hpcft.data.batches import Collator, Share, training_loader
-from hpcft.data.features import Feature, Features, store_features, stored_features
+from hpcft.data.features import Feature, Features
 from hpcft.data.order import Integers, RowOrder, TokenOrder
 from hpcft.data.packing import by_room, room_taken
+from hpcft.data.preparation import Chunk, prepare
 from hpcft.recipe import Model
 from hpcft.train.model import load_model
 from tests.parts import make_tiny_gpt2, train_tokenizer, write_rows
@@ -20,7 +21,7 @@ from tests.parts import make_tiny_gpt2, train_tokenizer, write_rows
 
 def features(folder: Path, lengths: list[int]) -> Features:
     rows = [Feature(list(range(1, length + 1)), [True] * length) for length in lengths]
-    return store_features(folder / "features", [rows], lambda: None)
+    return prepare(folder / "features", "some rows", lambda done, carry: iter([Chunk(rows, len(rows))]), lambda: None)
 
 
 KINDS = [(grouping, by) for grouping in ("plain", "bucketed", "packed") for by in ("rows", "tokens")]
@@ -137,24 +138,3 @@ def test_a_loader_begun_late_brings_what_an_early_one_would(
     late = [batch["tokens"].tolist() for batch in training_loader(stored, mine, 4, 6, 0, workers)]
     assert len(whole) == sum(mine.passes(step) for step in range(6))
     assert late == whole[sum(mine.passes(step) for step in range(4)) :]
-
-
-def test_features_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
-    rows = [Feature([7, 8, 9], [False, True, True]), Feature([4, 5], [True, True])]
-    stored = store_features(tmp_path / "f", [rows[:1], rows[1:]], lambda: None)
-    again = stored_features(tmp_path / "f")
-    assert again is not None
-    assert [tuple(map(np.ndarray.tolist, again[row])) for row in range(2)] == [
-        ([7, 8, 9], [False, True, True]),
-        ([4, 5], [False, True]),  # nothing stands before the first token to predict it from
-    ]
-    assert again.targets.tolist() == [2, 1]
-    assert again.fingerprint == stored.fingerprint
-
-
-def test_features_that_were_not_finished_are_made_again(tmp_path: Path) -> None:
-    (tmp_path / "f").mkdir()
-    (tmp_path / "f" / "tokens.npy").write_bytes(b"half")
-    assert stored_features(tmp_path / "f") is None
-    store_features(tmp_path / "f", [[Feature([1, 2], [True, True])]], lambda: None)
-    assert stored_features(tmp_path / "f") is not None

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from hpcft.data.features import Feature
+from hpcft.data.rows import Row
 from hpcft.errors import UserError
 from hpcft.tasks.corpus import Corpus
 from hpcft.tasks.instruct import Instruct
+from hpcft.tasks.task import Task
 from hpcft.template import PromptTemplate
 from tests.parts import make_tiny_gpt2
 
@@ -31,30 +34,34 @@ def learnt(tokenizer: Any, feature: Any) -> str:
     return tokenizer.decode(picked)
 
 
+def features(task: Task, rows: list[Row]) -> list[Feature]:
+    return [feature for chunk in task.chunks(rows, PATH) for feature in chunk.features]
+
+
 def test_only_the_completion_and_its_end_are_learnt(tokenizer: Any) -> None:
-    [[feature]] = instruct(tokenizer).chunks([{"question": "Who waits?", "answer": "The queue waits."}], PATH)
+    [feature] = features(instruct(tokenizer), [{"question": "Who waits?", "answer": "The queue waits."}])
     assert tokenizer.decode(feature.tokens) == "Q: Who waits?\nA: The queue waits.<|endoftext|>"
     # The space before the first word belongs to its token.
     assert learnt(tokenizer, feature).strip() == "The queue waits.<|endoftext|>"
 
 
 def test_full_loss_learns_all_of_it(tokenizer: Any) -> None:
-    [[feature]] = instruct(tokenizer, full=True).chunks([{"question": "Who?", "answer": "Me."}], PATH)
+    [feature] = features(instruct(tokenizer, full=True), [{"question": "Who?", "answer": "Me."}])
     assert all(feature.trained)
 
 
 def test_a_row_that_is_cut_learns_no_end(tokenizer: Any) -> None:
     row = {"question": "Who?", "answer": "The queue waits for the checkpoint and the batch."}
-    whole = next(instruct(tokenizer).chunks([row], PATH))[0]
+    whole = features(instruct(tokenizer), [row])[0]
     length = len(whole.tokens) - 3
-    [[feature]] = instruct(tokenizer, max_length=length).chunks([row], PATH)
+    [feature] = features(instruct(tokenizer, max_length=length), [row])
     assert feature.tokens == whole.tokens[:length]
     assert tokenizer.eos_token_id not in feature.tokens
 
 
 def test_a_completion_that_is_cut_off_entirely_is_an_error_with_its_row(tokenizer: Any) -> None:
     rows = [{"question": "Hi?", "answer": "Yes."}, {"question": "Who waits? " * 20, "answer": "The queue."}]
-    length = len(next(instruct(tokenizer).chunks(rows[:1], PATH))[0].tokens) + 5
+    length = len(features(instruct(tokenizer), rows[:1])[0].tokens) + 5
     with pytest.raises(UserError) as error:
         list(instruct(tokenizer, max_length=length).chunks(rows, PATH))
     words = str(error.value)
@@ -90,7 +97,7 @@ def test_braces_in_a_value_are_text(tokenizer: Any) -> None:
 @pytest.mark.parametrize("block", [4, 7, 1000])
 def test_blocks_hold_every_token_of_every_document_once(tokenizer: Any, block: int) -> None:
     documents = [{"text": "The queue waits.\n"}, {"text": "A checkpoint."}, {"text": "The batch depends on it."}]
-    blocks = [feature for chunk in Corpus("text", tokenizer, block).chunks(documents, PATH) for feature in chunk]
+    blocks = features(Corpus("text", tokenizer, block), documents)
     tokens = [token for feature in blocks for token in feature.tokens]
     whole = [token for row in documents for token in [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id]]
     assert tokens == whole[: len(tokens)]

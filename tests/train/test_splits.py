@@ -1,0 +1,84 @@
+"""The features of a run: made once, whoever needs them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcft.data.features import Features
+from hpcft.rundir import RunDir, read_json
+from hpcft.tasks import instruct
+from hpcft.train.control import Stop
+from tests.train.pieces import begin, make_run
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("parts")
+
+
+def count_chunks(patch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each call of the tokenizer from here on, in chunks of 5 rows."""
+    calls: list[int] = []
+    tokenize = instruct.tokenize
+
+    def counted(tokenizer: Any, texts: Any) -> Any:
+        calls.append(len(texts))
+        return tokenize(tokenizer, texts)
+
+    patch.setattr(instruct, "tokenize", counted)
+    patch.setattr(instruct, "CHUNK", 5)
+    return calls
+
+
+def test_a_second_run_of_the_same_rows_tokenises_nothing_and_keeps_what_it_took(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_chunks(monkeypatch)
+    first = begin(make_run(parts, tmp_path / "first", {}))
+    assert calls == [5] * 12
+    second = begin(make_run(parts, tmp_path / "second", {"seed": 1}))
+    assert calls == [5] * 12
+    assert first.train.fingerprint == second.train.fingerprint
+    shutil.rmtree(tmp_path / ".features")
+    shutil.rmtree(tmp_path / "first")
+    again = begin(RunDir(tmp_path / "second"), 2)
+    assert [again.train[row][0].tolist() for row in range(60)] == [second.train[row][0].tolist() for row in range(60)]
+    assert len(calls) == 12
+
+
+@pytest.mark.parametrize("change", [{"max_length": 127}, {"loss_on": "full"}])
+def test_features_that_would_differ_are_made(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    calls = count_chunks(monkeypatch)
+    begin(make_run(parts, tmp_path / "first", {}))
+    begin(make_run(parts, tmp_path / "second", {}, data=change))
+    assert len(calls) == 24
+
+
+def test_a_stop_while_rows_are_tokenised_leaves_them_to_the_next_job(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = begin(make_run(parts, tmp_path / "a" / "whole", {}))
+    calls = count_chunks(monkeypatch)
+    monkeypatch.setattr("hpcft.data.preparation.SHARD", 2)
+    run = make_run(parts, tmp_path / "b" / "cut", {})
+    (run.path / "scratch-1").mkdir()
+    tokenize = instruct.tokenize
+
+    def stopped_at_the_seventh(tokenizer: Any, texts: Any) -> Any:
+        if len(calls) == 6:
+            (run.path / "scratch-1" / "stop").touch()
+        return tokenize(tokenizer, texts)
+
+    monkeypatch.setattr(instruct, "tokenize", stopped_at_the_seventh)
+    with pytest.raises(Stop):
+        begin(run)
+    assert (len(calls), (read_json(run.features / ".train.part" / "progress.json") or {})["rows"]) == (7, 30)
+    made: Features = begin(run, 2).train
+    assert len(calls) == 7 + 6  # the last 30 rows
+    assert made.fingerprint == whole.train.fingerprint
