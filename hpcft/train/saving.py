@@ -36,7 +36,8 @@ def state_tensors(training: Training) -> Files:
 
 @dataclass
 class Saver:
-    """Saves a training beside its steps: a step waits for the snapshot, the disk is the business of a thread.
+    """Saves a training beside its steps: the tensors are copied while the next step computes its gradient, and only its
+    update waits for the copy; the disk is the business of a thread.
 
     Rank 0 writes. The other processes go on, and are only asked for their shards where the model is sharded.
     """
@@ -55,7 +56,7 @@ class Saver:
     """Whether the host's memory holds a copy of the tensors; else training waits for the disk. None until known."""
     costs: Costs = field(default_factory=lambda: Costs(0.0, 0.0))
     stall: float = 0.0
-    """Seconds for which the save in flight has stopped training."""
+    """Seconds for which the newest save has stopped training."""
 
     def __post_init__(self) -> None:
         training = self.training
@@ -66,6 +67,7 @@ class Saver:
         self.best = position.best, position.best_step
         if training.control.rank > 0:
             return
+        training.before_update = self._before_update
         put_back(run)
         if steps := run.saved_steps():
             self.saved = steps[-1], checkpoint.read(run, steps[-1]).state["position"]["evaluated"]
@@ -135,7 +137,7 @@ class Saver:
         return self.training.recipe.train.sharding != "none"
 
     def _begin(self, whole: bool, best: bool) -> None:
-        """Let the writer begin: a whole checkpoint, best/, or both; returns as soon as tensors may change again."""
+        """Let the writer begin: a whole checkpoint, best/, or both. Tensors must not change before `_before_update`."""
         training = self.training
         position, progress, recipe = training.position, training.progress, training.recipe.train
         if whole:
@@ -160,14 +162,18 @@ class Saver:
         }
         copies = self._has_room()
         if copies:
-            files = self.snapshot.take(tensors)
+            files = self.snapshot.begin(tensors)
             weights = self.snapshot.tensors("model")
+            if tensors["model"].keys() - dict(training.model.named_parameters()).keys():
+                self.snapshot.wait()  # a forward pass may change a buffer
         else:
             files = {file: tensor_file(content) for file, content in tensors.items()}
             weights = tensors["model"]
         limit = memory_bytes(recipe.keep_bytes) if recipe.keep_bytes else None
 
         def work() -> None:
+            if copies:
+                self.snapshot.wait()
             curve_on_disk()
             refusal = None
             if best:
@@ -188,10 +194,14 @@ class Saver:
             self.writer.wait()
         self.stall = time.monotonic() - started
         progress.spent("save", self.stall)
-        progress.say(save_stall_seconds=self.stall, saving_since=time.time(), phase="train")
-        if self.curve:
-            self.curve.scalar("save/stall_seconds", self.stall, position.step)
+        progress.say(saving_since=time.time(), phase="train")
         training.control.forget_look()
+
+    def _before_update(self) -> None:
+        """Wait until the copy is whole, which is made while the next step computes its gradient."""
+        started = time.monotonic()
+        self.snapshot.wait()
+        self.stall += time.monotonic() - started
 
     def _collect(self, *, wait: bool = False) -> Outcome | None:
         """What came of the save that has ended, told to the supervisor, the log and the curve; None if none has."""
@@ -211,9 +221,11 @@ class Saver:
         else:
             self.saved = self.begun
             self.costs = Costs(self.stall, seconds := self.stall + outcome.seconds)
-            progress.say(saving_since=None, save_fault=None, save_seconds=seconds, saved_step=outcome.step)
+            progress.say(saving_since=None, save_fault=None, saved_step=outcome.step)
+            progress.say(save_seconds=seconds, save_stall_seconds=self.stall)
             if self.curve:
                 self.curve.scalar("save/seconds", seconds, outcome.step)
+                self.curve.scalar("save/stall_seconds", self.stall, outcome.step)
         return outcome
 
 

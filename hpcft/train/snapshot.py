@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -54,6 +54,22 @@ def take_part(files: Files) -> None:
             whole(tensors[name])
 
 
+def copy(target: Tensor, source: Tensor) -> None:
+    """Copy one tensor, in the thread that calls this."""
+    target.copy_(source.detach())
+
+
+def copy_beside(copies: Sequence[tuple[Tensor, Tensor]]) -> Callable[[], object]:
+    """Copy from the GPU in a stream of its own, behind all that is asked of the GPU so far; gives what waits for it."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for target, source in copies:
+            target.copy_(source.detach(), non_blocking=True)
+    wait: Callable[[], object] = stream.record_event().synchronize
+    return wait
+
+
 class Snapshot:
     """Host memory for a copy of some files' tensors: taken once, pinned where they lie on a GPU, and used again."""
 
@@ -62,6 +78,8 @@ class Snapshot:
         self._buffers: dict[str, Tensor] = {}
         self._views: dict[str, dict[str, Tensor]] = {}
         self._preparing: threading.Thread | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._waits: list[Callable[[], object]] = []
 
     def prepare_beside(self, files: Files) -> None:
         """Take the memory in a thread of its own: pages that were never used would slow the first save down."""
@@ -69,8 +87,11 @@ class Snapshot:
         self._preparing = threading.Thread(target=self._prepare, args=(sizes,), name="hpcft-memory", daemon=True)
         self._preparing.start()
 
-    def take(self, files: Files) -> dict[str, list[Tensor]]:
-        """{file: pieces} of a copy, whole when this returns; it stays until the next is taken."""
+    def begin(self, files: Files) -> dict[str, list[Tensor]]:
+        """{file: pieces} of a copy that is made beside the training: `wait` before a tensor changes or a piece is read.
+
+        The copy stays until the next is begun. Of what is sharded it is whole when this returns.
+        """
         if self._preparing:
             self._preparing.join()
             self._preparing = None
@@ -83,16 +104,28 @@ class Snapshot:
                 for name, (first, last) in plan.spans.items()
             }
         copies = [(view, files[file][name]) for file in plans for name, view in self._views[file].items()]
-        if self._cuda:
+        if any(is_sharded(source) for _, source in copies):
             for target, source in copies:
-                target.copy_(whole(source), non_blocking=True)
-            torch.cuda.synchronize()
+                target.copy_(whole(source))
+            self._waits = []
+        elif self._cuda:
+            self._waits = [copy_beside(copies)]
         else:
             # One core does not fill a memory bus, and torch's own threads are what the recipe pins.
-            with ThreadPoolExecutor(threads(), "hpcft-copy") as pool:
-                for done in [pool.submit(target.copy_, whole(source)) for target, source in copies]:
-                    done.result()
+            self._pool = self._pool or ThreadPoolExecutor(threads(), "hpcft-copy")
+            self._waits = [self._pool.submit(copy, target, source).result for target, source in copies]
         return {file: [as_bytes(plan.header), self._buffers[file]] for file, plan in plans.items()}
+
+    def wait(self) -> None:
+        """Until the copy is whole; from any thread."""
+        for done in self._waits:
+            done()
+
+    def take(self, files: Files) -> dict[str, list[Tensor]]:
+        """{file: pieces} of a copy that is whole when this returns."""
+        pieces = self.begin(files)
+        self.wait()
+        return pieces
 
     def tensors(self, file: str) -> Mapping[str, Tensor]:
         """{name: tensor} of the copy of a file."""

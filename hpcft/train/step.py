@@ -76,6 +76,7 @@ def update(training: Training, step: int, loss: float, norm: float) -> bool:
         if scaler is not None:
             scaler.update()  # clipping has unscaled this gradient, and the next one needs a fresh start
     else:
+        training.before_update()
         training.optimizer.step()
         updated, why = not training.accelerator.optimizer_step_was_skipped, "the gradient overflows in fp16"
     position.left_out_in_a_row = 0 if updated else position.left_out_in_a_row + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,8 @@ class Training:
     frozen: str | None = None
     """Hash of the weights that no checkpoint holds, since they are not trained; None where all are."""
     position: Position = field(default_factory=Position)
+    before_update: Callable[[], None] = lambda: None
+    """Called before the weights change: a copy of them may be under way."""
 
     def amp(self) -> Any:
         """Mixed precision for a forward pass of the bare model."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hpcft.rundir import RunDir, read_json, write_json
-from hpcft.train import checkpoint, loop, saving
+from hpcft.train import checkpoint, loop, saving, snapshot
 from hpcft.train.checkpoint import model_tensors
 from hpcft.train.final import put_back, write_best
 from hpcft.train.snapshot import Snapshot
@@ -124,6 +126,35 @@ def test_the_best_weights_are_a_model_of_their_own_that_outlives_the_pruning_and
     assert (run.best_model / "best.json").read_bytes() == before, "5 and 4.5 are no better"
     assert digest(here) == digest(whole)
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_copy_is_made_while_the_next_gradient_is_computed_and_the_update_waits_for_it(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(parts, tmp_path / "run", {"steps": 4, "save_every": 3, "keep_checkpoints": 5})
+    training, forward = begin(run), threading.Event()
+    states: dict[int, str] = {}
+    copies: list[bool] = []
+    copy = snapshot.copy
+
+    def late_copy(*tensors: Any) -> None:
+        assert forward.wait(60), "the next step must not wait for the copy"
+        time.sleep(0.005)
+        copy(*tensors)
+        copies.append(True)
+
+    def look(training: Training) -> None:
+        states[3] = digest(training)
+        training.wrapped.register_forward_hook(lambda *arguments: forward.set())
+
+    monkeypatch.setattr(snapshot, "copy", late_copy)
+    everything = 4 * len(model_tensors(training.model))  # weight, two moments, and a count of steps
+    at_steps(monkeypatch, {3: look, 4: lambda training: states.update({4: f"{len(copies)} of {everything}"})})
+    loop.train(training)
+    assert run.saved_steps() == [3, 4]
+    assert states[4] == f"{everything} of {everything}", "the weights changed before the copy was whole"
+    shutil.rmtree(run.checkpoints / "step-00000004")
+    assert digest(begin(run, 2)) == states[3] != digest(training)
 
 
 def test_where_the_host_has_no_memory_for_a_copy_training_waits_for_the_disk(
