@@ -128,7 +128,16 @@ def _adaptation_faults(file: RecipeFile) -> Iterator[Fault]:
     if lora and model.weights == "random":
         what = 'model.weights = "random" with lora: the weights below the adapters would stay as they were drawn.'
         yield Fault(file.where("model.weights"), what, "Remove one of the two.")
-    layers = _shape(Path(model.path), *LAYERS) if model.path.startswith("/") else None
+    if lora and lora.targets == ():
+        yield Fault(
+            file.where("lora.targets"), "lora.targets is empty.", "Name modules, or remove it for the usual ones."
+        )
+    if not model.path.startswith("/"):
+        return  # a hub id: the job will find out
+    if model.freeze == "body" and _shape(Path(model.path), "tie_word_embeddings"):
+        what = 'model.freeze = "body": the head of this model is its input embedding, so nothing is left to train.'
+        yield Fault(freeze, what, "Freeze a number of layers, or use lora.")
+    layers = _shape(Path(model.path), *LAYERS)
     if layers and isinstance(model.freeze, int) and model.freeze > layers:
         yield Fault(
             freeze, f"model.freeze = {model.freeze}: the model has {layers} layers.", f"Write {layers} at most."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def quantized_model(source: Model, precision: str, *, gpu: bool) -> LossModel:
 
     It is on the process's own GPU if it may use one and there is one: what is not packed yet need not fit there.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a cast in every product of int8
     where = {"revision": source.revision or "main"}
     device = torch.cuda.current_device() if gpu and torch.cuda.is_available() else "cpu"
     try:

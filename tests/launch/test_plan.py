@@ -361,10 +361,16 @@ def test_rows_longer_than_a_model_with_learnt_positions_can_take_are_refused(des
             " Remove one of the two.",
         ),
         ("freeze: 5", "", "model.freeze = 5: the model has 4 layers. Write 4 at most."),
+        (
+            "freeze: body",
+            "",
+            'model.freeze = "body": the head of this model is its input embedding, so nothing is left to train.'
+            " Freeze a number of layers, or use lora.",
+        ),
     ],
 )
 def test_what_does_not_go_together_in_a_model_is_refused(desk: Desk, line: str, more: str, message: str) -> None:
-    desk.write("model/config.json", '{"n_layer": 4}')
+    desk.write("model/config.json", '{"n_layer": 4, "tie_word_embeddings": true}')
     desk.change("  path: model\n", f"  path: model\n  {line}\n")
     desk.change("train:\n  steps", f"{more}train:\n  steps")
     faults = [fault for fault in desk.faults("--set", "env=./env") if fault.startswith("demo.yaml:6: ")]
