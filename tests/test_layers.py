@@ -12,10 +12,11 @@ import pytest
 import hpcft
 
 ROOT = Path(hpcft.__file__).parent
-BASE = {"ending", "interval", "rundir", "recipe", "template", "schema", "errors"}
+BASE = {"borrow", "ending", "interval", "rundir", "recipe", "template", "schema", "errors"}
 ALLOWED = {
     "errors": set(),
     "interval": set(),
+    "borrow": {"rundir", "recipe", "schema", "errors"},
     "template": set(),
     "schema": {"errors"},
     "recipe": {"schema", "errors"},

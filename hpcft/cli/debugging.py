@@ -1,4 +1,4 @@
-"""The verb that opens a shell, or runs first steps, where a job would run."""
+"""The verbs that open a shell, run first steps, or make steps again, where a job would run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpcft.cli.app import ClusterName, Overrides, Runs, app, choose_one
+from hpcft.cli.app import ClusterName, Overrides, RunName, Runs, app, choose_one
 from hpcft.errors import Fault, UserError
 
 Target = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's file; else a run's name or prefix.")]
@@ -41,6 +41,28 @@ def debug(
         print(debug_.describe(session))
         return
     raise typer.Exit(debug_.start(session, root))
+
+
+@app.command()
+def verify(
+    name: RunName,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="How many steps to make twice.")] = 6,
+    step: Annotated[int | None, typer.Option("--step", min=0, help="The checkpoint to begin at; the newest.")] = None,
+    runs: Runs = None,
+    walltime: Annotated[str | None, typer.Option("--walltime", help="How long it may last, 0:30:00.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command; run nothing.")] = False,
+) -> None:
+    """Make steps of a run again, in one piece and in two, and compare them to the last bit."""
+    from hpcft.launch import debug as debug_
+    from hpcft.launch import verify as verify_
+
+    _check_options(True, None, walltime, [], None)
+    run = choose_one(runs, name)
+    session = verify_.of_run(run, steps, step, walltime)
+    if dry_run:
+        print(debug_.describe(session))
+        return
+    raise typer.Exit(debug_.start(session, run.path.parent))
 
 
 def _check_options(

@@ -92,6 +92,8 @@ def variables(recipe: Recipe, rank: int, meeting: Meeting, internet: bool) -> di
 class NodeProcesses:
     """The training processes of one node, children of this process."""
 
+    module = "hpcft.train.worker"
+
     def __init__(self, run: RunDir, job: JobDir, recipe: Recipe, scratch: Path, internet: bool, node: int = 0) -> None:
         """`node`: its number in the job, from 0. `scratch`: a folder of this node's that lasts as long as the job."""
         first = node * recipe.local_processes
@@ -106,7 +108,7 @@ class NodeProcesses:
         temporary = {"TMPDIR": self._scratch}  # killed data loaders leave their sockets, and we remove this
         for rank in self.ranks:
             self._processes[rank] = subprocess.Popen(
-                [sys.executable, "-m", "hpcft.train.worker", *self._arguments],
+                [sys.executable, "-m", self.module, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -42,6 +42,15 @@ FAREWELL = 10.0
 
 
 @dataclass(frozen=True)
+class Program:
+    """A module that is run there, in place of the first steps: it gets the session's folder and these words."""
+
+    module: str
+    words: tuple[str, ...]
+    verb: str
+
+
+@dataclass(frozen=True)
 class Session:
     """What is looked into, and where."""
 
@@ -57,6 +66,8 @@ class Session:
     walltime: str | None = None
     run: RunDir | None = None
     """The run whose newest checkpoint and features are read, and nothing of which is written."""
+    program: Program | None = None
+    """What is run; a shell, or the first steps, when not given."""
 
 
 def means_recipe(text: str) -> bool:
@@ -70,21 +81,22 @@ def of_recipe(plan: Plan, steps: int | None, walltime: str | None) -> Session:
     return Session(recipe.name, recipe, plan.cluster, plan.env, None, steps, walltime)
 
 
-def of_run(run: RunDir, steps: int | None, walltime: str | None) -> Session:
+def of_run(run: RunDir, steps: int | None, walltime: str | None, program: Program | None = None) -> Session:
     """A session with a run's own code, env and cluster. Raises UserError if they cannot be had."""
     cluster, env, faults = chain.run_cluster(run), chain.run_env(run), []
     if not os.access(env.python, os.X_OK):
         what = f"its env {env.prefix} has no bin/python that can be run."
         faults.append(Fault(run.name, what, "Make it again there, or debug its recipe."))
-    if steps is not None and not (run.code / f"{MODULE.replace('.', '/')}.py").is_file():
-        what = "was submitted by an hpcft that had no `debug --run`."
-        faults.append(Fault(run.name, what, "Leave out --run, or debug its recipe."))
+    needed = program or (Program(MODULE, (), "`debug --run`") if steps is not None else None)
+    if needed and not (run.code / f"{needed.module.replace('.', '/')}.py").is_file():
+        what = f"was submitted by an hpcft that had no {needed.verb}."
+        faults.append(Fault(run.name, what, "" if program else "Leave out --run, or debug its recipe."))
     if cluster.kind == "slurm" and not slurm.available():
         faults.append(Fault(f"cluster {cluster.name}", "srun is not on PATH.", "Call this on a login node there."))
     if faults:
         raise UserError(faults)
     recipe = on_one_node(run.recipe, alone=steps is not None)
-    return Session(run.name, recipe, cluster, env, run.code, steps, walltime, run)
+    return Session(run.name, recipe, cluster, env, run.code, steps, walltime, run, program)
 
 
 def on_one_node(recipe: Recipe, *, alone: bool) -> Recipe:
@@ -122,7 +134,10 @@ def script(session: Session, folder: Path) -> str:
         *(f"export {key}={shlex.quote(value)}" for key, value in hub_variables(session.cluster).items()),
         LEAK,
     )
-    if session.steps is None:
+    if session.program:
+        words = [str(session.env.python), "-m", session.program.module, str(folder), *session.program.words]
+        lines = (*lines, "exec " + shlex.join(words))
+    elif session.steps is None:
         here = f"PS1='[hpcft {session.name} on \\h] \\w\\$ '"
         lines = ("[ -r ~/.bashrc ] && . ~/.bashrc", *lines, here)
         if session.code:  # bash has read it whole before its first line runs, and nobody needs the folder any more
@@ -136,20 +151,22 @@ def script(session: Session, folder: Path) -> str:
 def command(session: Session, folder: Path) -> list[str]:
     """The command that has the terminal: srun on a cluster, bash itself on this machine."""
     file = str(folder / "script.sh")
-    bash = ["bash", "--rcfile", file, "-i"] if session.steps is None else ["bash", file]
+    shell = session.steps is None and session.program is None
+    bash = ["bash", "--rcfile", file, "-i"] if shell else ["bash", file]
     if session.cluster.kind == "local":
         return bash
     options = {**slurm_options(session.recipe, session.cluster), "time": session.walltime or SHORT}
     if session.walltime is None:
         options |= session.cluster.debug_options
-    return ["srun", *flags(options), f"--job-name=hpcft-debug-{session.name}", "--pty", *bash]
+    pty = [] if session.program else ["--pty"]
+    return ["srun", *flags(options), f"--job-name=hpcft-debug-{session.name}", *pty, *bash]
 
 
 def describe(session: Session) -> str:
     """The whole of it as text, for `--dry-run`."""
     folder = Path("FOLDER")
     parts = [shlex.join(command(session, folder)), "", "# FOLDER/script.sh", script(session, folder)]
-    if session.steps is not None:
+    if session.steps is not None or session.program:
         parts += ["# FOLDER/recipe.json", json.dumps(recipe_values(session), indent=1)]
     return "\n".join(parts)
 

@@ -6,14 +6,13 @@ FOLDER is a run directory that is thrown away afterwards. With RUN, its features
 from __future__ import annotations
 
 import bdb
-import os
 import pdb
-import shutil
 import sys
 import time
 import traceback
 from pathlib import Path
 
+from hpcft.borrow import borrow
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import RunDir
 from hpcft.train.worker import quiet
@@ -61,33 +60,6 @@ def first_steps(own: RunDir, steps: int, run: RunDir | None) -> None:
         seconds = time.monotonic() - started
         words = f"loss {result.loss / result.targets:.4f}, gradient {result.norm:.3g}, {seconds:.2f} s"
         print(f"step {step + 1} of {total}: {words}", flush=True)
-
-
-def borrow(run: RunDir, own: RunDir) -> list[int]:
-    """Steps of the checkpoints of a run, which are now in our folder too, as are its features."""
-    own.features.mkdir()
-    own.checkpoints.mkdir()
-    for complete in run.features.glob("*/complete.json"):
-        (own.features / complete.parent.name).symlink_to(complete.parent)
-    if (commit := run.path / "model.json").exists():
-        shutil.copy(commit, own.path)
-    for step in run.saved_steps():
-        folder = f"step-{step:08d}"
-        _link(run.checkpoints / folder, own.checkpoints / folder)
-    return own.saved_steps()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make a checkpoint appear in a second place, where it stays if the run prunes it meanwhile."""
-    target.mkdir()
-    try:
-        for path in sorted(source.iterdir()):
-            os.link(path, target / path.name)
-    except FileNotFoundError:
-        shutil.rmtree(target)  # pruned in this moment: there is a newer one
-    except OSError:  # some file systems have no such links between folders, and the run may be somebody else's
-        shutil.rmtree(target)
-        target.symlink_to(source)
 
 
 if __name__ == "__main__":

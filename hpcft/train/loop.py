@@ -13,8 +13,8 @@ from hpcft.train.evaluate import choice_test, choose, validation_loss
 from hpcft.train.final import finish
 from hpcft.train.log import Log
 from hpcft.train.saving import Saver
-from hpcft.train.step import one_step
-from hpcft.train.training import Training
+from hpcft.train.step import StepResult, one_step
+from hpcft.train.training import Position, Training
 
 
 def train(training: Training) -> str:
@@ -65,17 +65,22 @@ def run_steps(training: Training, log: Log, saver: Saver) -> None:
         started = time.monotonic()
         result = one_step(training, batches, step)
         seconds = time.monotonic() - started
-        position.step = step + 1
-        position.tokens += result.targets
-        if math.isfinite(result.loss):  # else the update was left out, and said
-            position.window_loss += result.loss
-            position.window_targets += result.targets
+        count_step(position, result)
         progress.spent("train", seconds)
         progress.start.setdefault("first step", seconds)
         progress.facts.setdefault("first_step", position.step)
         log.step(result, seconds)
         evaluate_if_due(training, log)
         saver.after_step()
+
+
+def count_step(position: Position, result: StepResult) -> None:
+    """Move the position behind a step that is done."""
+    position.step += 1
+    position.tokens += result.targets
+    if math.isfinite(result.loss):  # else the update was left out, and said
+        position.window_loss += result.loss
+        position.window_targets += result.targets
 
 
 def micro_batches(training: Training) -> Iterator[Batch]:
