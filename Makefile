@@ -3,7 +3,9 @@
 # make test    everything: linters and all tests, those that start a real Slurm too
 # make quick   the tests that start nothing (under a minute)
 # make lint    ruff and mypy
-# make bench   speed and memory, to build/bench.json
+# make bench   speed beside other tools, to build/bench.json (about ten minutes)
+# make bench-chain   the same for a chain of jobs on a private Slurm (ten minutes of walltimes)
+# make bench-gpu     GPT-2 XL, where there is a GPU
 # Any Python from 3.11 does: make test PYTHON=/path/to/python3
 
 PYTHON ?= python3.11
@@ -17,7 +19,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 
-.PHONY: all demo test quick bench lint parts clean
+.PHONY: all demo test quick bench bench-chain bench-gpu lint parts clean
 all: test
 
 # .venv/complete is there when everything is; torch comes first and pinned, lest another package bring a larger one.
@@ -52,9 +54,14 @@ test: .venv/complete
 quick: .venv/complete
 	$(BIN)/python -m pytest -m "not slurm and not browser and not server and not slow"
 
-bench: parts
-	mkdir -p build
+bench: .venv/complete
 	$(BIN)/python -m tests.benchmarks
+
+bench-chain: .venv/complete
+	$(BIN)/python -m tests.benchmarks.chain
+
+bench-gpu: .venv/complete
+	$(BIN)/python -m tests.benchmarks.gpu
 
 clean:
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache

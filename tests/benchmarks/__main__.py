@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.benchmarks.launcher import help_row, launcher_rows
+from tests.benchmarks.resume import resume_rows
 from tests.benchmarks.rows import Row, report
+from tests.benchmarks.stall import stall_rows
 from tests.benchmarks.tokens import token_rows
 
 OUT = Path("build/bench.json")
 PARTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "help": lambda folder: [help_row()],
     "launcher": launcher_rows,
+    "stall": stall_rows,
+    "resume": resume_rows,
     "tokens": token_rows,
 }
 

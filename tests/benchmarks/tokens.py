@@ -9,21 +9,22 @@ from typing import Any
 from hpcft.rundir import RunDir
 from tests.benchmarks.rows import Row
 from tests.benchmarks.turns import Facts, in_turns
-from tests.benchmarks.work import HALF, TEMPLATE, Shape, make_model, make_run, write_prompts
+from tests.benchmarks.work import QUARTER, TEMPLATE, Shape, make_model, make_run, tokenizer_of, write_prompts
 
-STEPS = 6
+STEPS = 12
+ROWS = 4096
 BATCH, MICRO = 16, 8
 SHORTEST, LONGEST = 10, 250
 """Tokens of a prompt."""
 HELD_OUT = 16
 
 
-def token_rows(folder: Path, shape: Shape = HALF, steps: int = STEPS) -> Iterator[Row]:
+def token_rows(folder: Path, shape: Shape = QUARTER, steps: int = STEPS) -> Iterator[Row]:
     """Prompts of mixed length with a short completion; then the same rows with a loss on all of them."""
-    make_model(folder / "model", shape)
+    tokenizer = tokenizer_of(make_model(folder / "model", shape))
     (folder / "prompt.md").write_text(TEMPLATE)
-    write_prompts(folder / "train.jsonl", steps * BATCH, SHORTEST, LONGEST, seed=1)
-    write_prompts(folder / "validation.jsonl", HELD_OUT, SHORTEST, LONGEST, seed=2)
+    write_prompts(folder / "train.jsonl", tokenizer, ROWS, SHORTEST, LONGEST, seed=1)
+    write_prompts(folder / "validation.jsonl", tokenizer, HELD_OUT, SHORTEST, LONGEST, seed=2)
     sides = ("hpcft", "bare", "trainer", "grouped", "trl")
     found = in_turns("trainers", sides, make_work(folder, "completion", steps).path, steps + 1)
     ours = tokens_per_second(found["hpcft"])
@@ -43,12 +44,18 @@ def token_rows(folder: Path, shape: Shape = HALF, steps: int = STEPS) -> Iterato
 
 
 def make_work(folder: Path, loss_on: str, steps: int) -> RunDir:
-    """One pass over the rows, as a run."""
+    """A run of the first steps over the rows; its recipe has one more, which is not made."""
     data = {"train": "train.jsonl", "validation": "validation.jsonl", "template": "prompt.md"}
-    train = {"steps": steps, "batch_size": BATCH, "micro_batch_size": MICRO, "learning_rate": 3e-4, "weight_decay": 0.0}
+    train = {
+        "steps": steps + 1,
+        "batch_size": BATCH,
+        "micro_batch_size": MICRO,
+        "learning_rate": 3e-4,
+        "weight_decay": 0.0,
+    }
     values: dict[str, dict[str, Any]] = {
         "model": {"path": "./model"},
-        "data": {**data, "loss_on": loss_on, "max_length": LONGEST + 6, "workers": 0},
+        "data": {**data, "loss_on": loss_on, "max_length": LONGEST + 50, "workers": 0},
         "train": train,
         "resources": {"gpus": 0},
     }

@@ -1,6 +1,6 @@
 """Trainers that make a step in each turn: `python -m tests.benchmarks.trainers SIDE RUN`.
 
-When all steps are made, the last turn's answer is the loss on the held-out rows.
+One step less is made than the recipe says; the turn after it is answered with the loss on the held-out rows.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from hpcft.curves.writer import CurveWriter
 from hpcft.data.features import Features
 from hpcft.rundir import RunDir
 from hpcft.train import loop
+from hpcft.train.control import Stop
 from hpcft.train.optimizer import learning_rate
 from hpcft.train.setup import set_up
 from hpcft.train.training import Training
@@ -36,7 +37,7 @@ def main(side: str, run_path: str) -> None:
         "hpcft": hpcft,
         "bare": bare,
         "trainer": trainer,
-        "grouped": lambda run, turns: trainer(run, turns, train_sampling_strategy="group_by_length"),
+        "grouped": grouped,
         "trl": trl,
     }
     model = sides[side](run, turns)
@@ -44,7 +45,7 @@ def main(side: str, run_path: str) -> None:
 
 
 def hpcft(run: RunDir, turns: Turns) -> Any:
-    """The model after hpcft's own loop, less what the others do not do either: a checkpoint and an evaluation."""
+    """The model after hpcft's own loop, which is stopped before its last step."""
     training = our_training(run)
     one_step, micro_batches = loop.one_step, loop.micro_batches
 
@@ -53,16 +54,15 @@ def hpcft(run: RunDir, turns: Turns) -> Any:
             turns.tokens += int((batch["mask"] > 0).sum())
             yield batch
 
-    def in_turn(*arguments: Any) -> Any:
+    def in_turn(training: Training, batches: Iterator[Any], step: int) -> Any:
         turns.next()
-        return one_step(*arguments)
+        if step == training.total_steps - 1:
+            raise Stop
+        return one_step(training, batches, step)
 
     loop.one_step, loop.micro_batches = in_turn, counted
-    loop.save = loop.evaluate_if_due = lambda training, curve: None
-    curve = CurveWriter(training.job.curve)
-    loop.run_steps(training, curve)
-    turns.next()
-    return training.model.model
+    assert loop.train(training) == "stopped"
+    return training.model.inner
 
 
 def our_training(run: RunDir) -> Training:
@@ -87,8 +87,8 @@ def bare(run: RunDir, turns: Turns) -> Any:
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.learning_rate, weight_decay=0.0, fused=True)
     batches = loop.micro_batches(training)
     turns.next()
-    for step in range(total):
-        micro_batches = [next(batches) for _ in range(training.share.accumulation)]
+    for step in range(total - 1):
+        micro_batches = [next(batches) for _ in range(training.share.passes(step))]
         targets = sum(int(batch["trained"].sum()) for batch in micro_batches)
         for batch in micro_batches:
             turns.tokens += int((batch["mask"] > 0).sum())
@@ -115,20 +115,36 @@ class _Turning(transformers.TrainerCallback):
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.turns.next()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.turns.next()
+        control.should_training_stop = state.global_step == state.max_steps - 1
 
 
-def trainer(run: RunDir, turns: Turns, **more: Any) -> Any:
+def grouped(run: RunDir, turns: Turns) -> Any:
+    """The same Trainer with batches of its own `group_by_length`, a few from all over the epoch.
+
+    It brings the rows of 50 steps by falling length, so that a short stretch of it would hold long rows alone.
+    """
+    train = run.recipe.train
+    size, lengths = train.batch_size or 0, Features(run.features / "train").lengths.tolist()
+    order = list(LengthGroupedSampler(size, lengths=lengths, generator=torch.Generator().manual_seed(train.seed)))
+    batches = [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+    some = [batches[number * len(batches) // (train.steps or 1)] for number in range(train.steps or 1)]
+    rows = [row for batch in some for row in batch]
+    return trainer(run, turns, rows, train_sampling_strategy="sequential")
+
+
+def trainer(run: RunDir, turns: Turns, only: Sequence[int] | None = None, **more: Any) -> Any:
     """The model after transformers' Trainer, with the collator that pads to the longest row."""
     tokenizer = AutoTokenizer.from_pretrained(run.recipe.model.path)
     collate = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=IGNORED)
     model = AutoModelForCausalLM.from_pretrained(run.recipe.model.path, dtype=torch.float32)
     arguments = TrainingArguments(**common_arguments(run), **more)
+    rows = rows_of(Features(run.features / "train"))
     made = Trainer(
         model=model,
         args=arguments,
-        train_dataset=rows_of(Features(run.features / "train")),
+        train_dataset=rows if only is None else rows.select(only),
         data_collator=counting(collate, turns),
         processing_class=tokenizer,
         callbacks=[_Turning(turns)],

@@ -13,10 +13,8 @@ import yaml
 
 from hpcft.recipe import read_recipe
 from hpcft.rundir import RunDir, write_json
-from tests.parts import sentences
+from tests.parts import sentences, train_tokenizer
 
-DEMO = Path("build/demo/model")
-"""Its tokenizer is used: 49,152 tokens. `make parts` brings it."""
 TEMPLATE = "{{prompt}}\nAnswer:{{answer}}"
 ANSWERS = (" positive", " negative", " neutral")
 
@@ -28,24 +26,24 @@ class Shape:
     width: int
     layers: int
     heads: int
-    positions: int = 256
+    vocabulary: int = 12_288
+    positions: int = 320
 
 
-HALF = Shape(width=384, layers=24, heads=6)
-"""Half as wide as GPT-2 and twice as deep: 61M parameters, and the vocabulary projection has GPT-2's share, 31%, of the
-matrix products. In a larger model it has less (GPT-2 XL: 5%)."""
+QUARTER = Shape(width=192, layers=12, heads=3)
+"""GPT-2 with a quarter of its width and vocabulary, 8M parameters: the vocabulary projection has the same share of the
+matrix products, 31%. In a larger model it has less (GPT-2 XL: 5%)."""
 
 
 def make_model(folder: Path, shape: Shape) -> Path:
-    """The folder, with a random GPT-2 in it and the demo's tokenizer, padding set to its end of text."""
+    """The folder, with a random GPT-2 in it, and a tokenizer that pads and uses some of its vocabulary."""
     import torch
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO)
-    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = tokenizer_of(folder)
     end = tokenizer.eos_token_id
     config = GPT2Config(
-        vocab_size=len(tokenizer),
+        vocab_size=shape.vocabulary,
         n_positions=shape.positions,
         n_embd=shape.width,
         n_layer=shape.layers,
@@ -56,23 +54,27 @@ def make_model(folder: Path, shape: Shape) -> Path:
     )
     torch.manual_seed(0)
     GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return folder
 
 
-def write_prompts(path: Path, rows: int, shortest: int, longest: int, seed: int) -> Path:
-    """`path`: rows whose prompts have from `shortest` to `longest` tokens, each length as likely as any other.
-
-    Answers have one or two tokens.
-    """
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer in the folder of a model, made if there is none."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    if not (folder / "tokenizer.json").exists():
+        tokenizer = train_tokenizer()
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def write_prompts(path: Path, tokenizer: Any, rows: int, shortest: int, longest: int, seed: int) -> Path:
+    """`path`: rows whose prompts have from `shortest` to `longest` tokens, each length as likely as any other."""
     chance = random.Random(seed)
     some = sentences(chance)
     lines = []
     for _ in range(rows):
-        words = " ".join(next(some) for _ in range(longest // 6))
+        words = " ".join(next(some) for _ in range(longest // 4))
         tokens = tokenizer(words)["input_ids"][: chance.randint(shortest, longest)]
         lines.append(json.dumps({"prompt": tokenizer.decode(tokens), "answer": chance.choice(ANSWERS)}) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
