@@ -62,7 +62,7 @@ def test_what_is_exported_is_the_model_that_was_trained(
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("node").input_ids
     adapter = {path.name for path in (tmp_path / "out" / "adapter").glob("*")}
     assert adapter == ({"adapter_config.json", "adapter_model.safetensors"} if "lora" in sections else set())
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}, "nothing half-written"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out", ".features"}, "nothing half-written"
 
 
 def test_a_checkpoint_can_be_exported_before_the_end_in_half_precision(parts: Path, tmp_path: Path) -> None:
