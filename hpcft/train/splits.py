@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import transformers
 
 from hpcft.data import shared
 from hpcft.data.features import Features, stored_features
-from hpcft.data.preparation import prepare
+from hpcft.data.preparation import Chunk, prepare
 from hpcft.data.rows import rows_behind
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
@@ -20,6 +22,8 @@ from hpcft.rundir import RunDir
 from hpcft.tasks.task import make_task
 from hpcft.train.control import Control, Stop
 
+SAY_EVERY = 30.0
+"""Seconds between two lines in the log."""
 FORMAT = 1
 """Of what is made of rows: one more when a change here makes other features of the same rows."""
 
@@ -47,7 +51,18 @@ def _make(folder: Path, path: Path, common: Path, recipe: Recipe, tokenizer: Any
     if shared.take(common, source, folder) is not None:
         return
     task = make_task(recipe, tokenizer)
-    prepare(folder, source, lambda done, carry: task.chunks(rows_behind(path, done), path, done, carry), control.poll)
+
+    def chunks(done: int, carry: Sequence[int]) -> Iterator[Chunk]:
+        said = time.monotonic()
+        if done:
+            print(f"hpcft: {done} rows of {path.name} were tokenised before", flush=True)
+        for chunk in task.chunks(rows_behind(path, done), path, done, carry):
+            yield chunk
+            if time.monotonic() - said >= SAY_EVERY:
+                said = time.monotonic()
+                print(f"hpcft: {chunk.rows} rows of {path.name} tokenised", flush=True)
+
+    prepare(folder, source, chunks, control.poll)
     shared.leave(common, source, folder)
 
 

@@ -36,10 +36,13 @@ def settings(case: dict[str, Any], ranks: int) -> dict[str, Any]:
         sections["model"] = {"freeze": 1}
     sections["train"] = {
         "steps": STEPS,
-        "batch_size": 2 * ranks * case["accumulation"],
         "grouping": case["grouping"],
         "gradient_checkpointing": case["checkpointing"],
     }
+    if tokens := case.get("tokens"):
+        sections["train"] |= {"batch_size": None, "batch_tokens": tokens}
+    else:
+        sections["train"]["batch_size"] = 2 * ranks * case["accumulation"]
     return sections
 
 

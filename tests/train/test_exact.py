@@ -27,6 +27,11 @@ CASES = {
     )
 }
 """All that may be combined, for each number of processes."""
+CASES |= {
+    # About three rows a step: where there are four processes, some have none of them.
+    f"{grouping}-tokens": {"grouping": grouping, "kind": "full", "tokens": 200, "checkpointing": False}
+    for grouping in ("plain", "bucketed", "packed")
+}
 
 
 def outcomes(parts: Path, folder: Path, ranks: int) -> dict[str, Any]:

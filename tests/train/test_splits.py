@@ -61,7 +61,7 @@ def test_features_that_would_differ_are_made(
 
 
 def test_a_stop_while_rows_are_tokenised_leaves_them_to_the_next_job(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = begin(make_run(parts, tmp_path / "a" / "whole", {}))
     calls = count_chunks(monkeypatch)
@@ -80,5 +80,6 @@ def test_a_stop_while_rows_are_tokenised_leaves_them_to_the_next_job(
         begin(run)
     assert (len(calls), (read_json(run.features / ".train.part" / "progress.json") or {})["rows"]) == (7, 30)
     made: Features = begin(run, 2).train
+    assert "hpcft: 30 rows of rows.jsonl were tokenised before\n" in capsys.readouterr().out
     assert len(calls) == 7 + 6  # the last 30 rows
     assert made.fingerprint == whole.train.fingerprint
