@@ -22,6 +22,10 @@ from torch import Tensor
 
 BLOCK = 32 << 20
 """Bytes."""
+CHUNK = 1 << 20
+"""Bytes that are written and hashed while they are in a core's cache."""
+BEGIN_TO_WRITE = 2
+"""SYNC_FILE_RANGE_WRITE."""
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system says that cannot reserve."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -90,11 +94,12 @@ def _writer(handle: int, pieces: Pieces) -> Callable[[int], str]:
         digest, place = hashlib.sha256(), first
         for view in _views(pieces, ends, first, min(first + BLOCK, ends[-1])):
             while view:
-                written = os.pwrite(handle, view, place)
+                written = os.pwrite(handle, view[:CHUNK], place)
                 digest.update(view[:written])
                 view, place = view[written:], place + written
-        # Linux begins to write the block out at this word, and not only when fsync asks for the whole file.
-        os.posix_fadvise(handle, first, place - first, os.POSIX_FADV_DONTNEED)
+        # Linux begins to write the block out at this word, and not only when fsync asks for the whole file. Where a
+        # file system does not know it, fsync does all.
+        _libc.sync_file_range(handle, ctypes.c_int64(first), ctypes.c_int64(place - first), BEGIN_TO_WRITE)
         return digest.hexdigest()
 
     return write
