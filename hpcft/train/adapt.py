@@ -25,11 +25,10 @@ def load_adapted(recipe: Recipe, source: Model) -> LossModel:
     The same on every process and in every job. Raises UserError: it does not load, or has nothing of what to train.
     """
     set_randomness(recipe.train.seed, "model")
-    # Here and not at the top: a job waits for what it imports.
     if source.weights == "random":
         model = random_model(source, recipe.train.seed)
     elif source.quantize:
-        from hpcft.train.quantize import quantized_model
+        from hpcft.train.quantize import quantized_model  # here, since a job waits for what it imports
 
         model = quantized_model(source, recipe.train.precision, gpu=recipe.resources.gpus > 0)
     else:

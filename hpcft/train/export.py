@@ -16,7 +16,7 @@ from hpcft.recipe import Model
 from hpcft.rundir import RunDir, sync_files, sync_folder
 from hpcft.train import checkpoint
 from hpcft.train.adapt import frozen_hash, load_adapted
-from hpcft.train.model import UNLOADABLE, load_tokenizer, loading_fault, pin_revision
+from hpcft.train.model import UNLOADABLE, LossModel, load_tokenizer, loading_fault, pin_revision
 from hpcft.train.worker import quiet
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -46,7 +46,11 @@ def export(run: RunDir, out: Path, dtype: str, keep_adapter: bool, which: str = 
     shutil.rmtree(writing, ignore_errors=True)  # of an export that was killed
     try:
         writing.mkdir()
-        left = left_at(run, int(which), writing / "left") if which.isdigit() else run.path / which
+        left = run.path / which
+        if which.isdigit():
+            left = left_at(run, int(which), writing / "left")
+        elif run.recipe.lora:
+            begun(run)  # adapters go into no other weights than those that they were trained beside
         save_as(plain_model(run, left), DTYPES[dtype], writing)
         load_tokenizer(source_of(run)).save_pretrained(writing)
         if keep_adapter:
@@ -74,13 +78,20 @@ def left_at(run: RunDir, step: int, folder: Path) -> Path:
     found = run.checkpoints / f"step-{step:08d}"
     if problem := checkpoint.damage(found):
         raise UserError(Fault(str(found), f"{problem}.", "Take another checkpoint."))
-    point, model = checkpoint.read(run, step), load_adapted(run.recipe, source_of(run))
-    if point.state["fingerprint"].get("frozen weights") != frozen_hash(model):
-        what = "was trained beside other weights than those that model.path holds now."
-        raise UserError(Fault(str(found), what, "Put them back as they were."))
-    checkpoint.load_weights(point, model)
+    model = begun(run)
+    checkpoint.load_weights(checkpoint.read(run, step), model)
     model.write(folder)
     return folder
+
+
+def begun(run: RunDir) -> LossModel:
+    """The model as a job of this run has it before its first step. Raises UserError if its weights are others now."""
+    model = load_adapted(run.recipe, source_of(run))
+    known = [job.resumed.get("frozen_weights") for job in run.jobs() if job.resumed]
+    if known and known[-1] != frozen_hash(model):
+        what = f"{run.recipe.model.path} holds other weights than those that {run.name} was trained upon."
+        raise UserError(Fault(run.name, what, "Put them back as they were."))
+    return model
 
 
 def plain_model(run: RunDir, left: Path) -> Any:

@@ -53,6 +53,7 @@ def resume(training: Training) -> None:
             "total_steps": training.total_steps,
             "exactness": exactness,
             "changes": changes,
+            "frozen_weights": training.frozen,
             "passed_over": problems,
             "time": time.time(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hpcft.train.checkpoint import model_tensors
 from hpcft.train.export import export
 from hpcft.train.final import finish, write_best
 from hpcft.train.saving import Saver
+from tests.parts import make_tiny_gpt2
 from tests.train.models import go_on, logits, make_tiny_llama
 from tests.train.pieces import begin, make_run
 
@@ -62,7 +64,7 @@ def test_what_is_exported_is_the_model_that_was_trained(
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("node").input_ids
     adapter = {path.name for path in (tmp_path / "out" / "adapter").glob("*")}
     assert adapter == ({"adapter_config.json", "adapter_model.safetensors"} if "lora" in sections else set())
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "out", ".features"}, "nothing half-written"
+    assert not list(tmp_path.glob(".writing*")), "nothing half-written"
 
 
 def test_a_checkpoint_can_be_exported_before_the_end_in_half_precision(parts: Path, tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_a_checkpoint_can_be_exported_before_the_end_in_half_precision(parts: Pa
     (run.checkpoints / "step-00000003" / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"model\.safetensors has 0 bytes and should have"):
         export(run, tmp_path / "other", "fp32", keep_adapter=False, which="3")
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
+    assert not list(tmp_path.glob(".writing*")) and not (tmp_path / "other").exists()
 
 
 def test_the_best_weights_are_exported_as_the_last_ones_are(parts: Path, tmp_path: Path) -> None:
@@ -90,6 +92,18 @@ def test_the_best_weights_are_exported_as_the_last_ones_are(parts: Path, tmp_pat
     export(run, tmp_path / "out", "fp32", keep_adapter=True, which="best")
     assert torch.allclose(logits(load(tmp_path / "out")), before, rtol=0, atol=1e-4)
     assert not torch.allclose(logits(training.model), before, rtol=0, atol=1e-3)
+
+
+def test_adapters_are_merged_into_no_other_weights_than_theirs(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "parts", tmp_path / "run", {}, lora={})
+    finish(go_on(begin(run), 1))
+    shutil.rmtree(tmp_path / "parts" / "model")
+    make_tiny_gpt2(tmp_path / "parts" / "model", seed=1)
+    with pytest.raises(UserError) as error:
+        export(run, tmp_path / "out", "fp32", keep_adapter=False)
+    what = f"{tmp_path / 'parts' / 'model'} holds other weights than those that run was trained upon."
+    assert str(error.value) == f"run: {what} Put them back as they were."
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_weight_that_half_precision_cannot_hold_is_refused(parts: Path, tmp_path: Path) -> None:
