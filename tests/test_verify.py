@@ -11,10 +11,10 @@ COUNTED = """
 _by_place, _calls = set_randomness, 0
 
 
-def set_randomness(*place):
+def set_randomness(seed, *place):
     global _calls
     _calls += 1
-    _by_place(*place, _calls // 6)
+    _by_place(seed + _calls // 6, *place)
 """
 """Dropout that depends on how many micro-batches this process has seen: what a generator that is not keyed does."""
 

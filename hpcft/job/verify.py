@@ -26,7 +26,8 @@ from hpcft.rundir import RunDir, read_json, write_json
 LOOK = 0.1
 """Seconds between two looks at the processes."""
 DIFFERS = 1
-"""Exit code."""
+FAILED = 2
+"""Exit codes."""
 
 
 class Piece(NodeProcesses):
@@ -53,11 +54,11 @@ class Result:
 
 
 class Failed(Exception):
-    """A process of a piece ended with this code."""
+    """A process of a piece did not come to its end."""
 
 
 def main(folder: str, first: str, last: str, run_path: str) -> int:
-    """0 if both came to the same, 1 if not; else the code of the process that failed."""
+    """0 if both came to the same, 1 if not, 2 if that could not be found out."""
     begin, end, run = int(first), int(last), RunDir(Path(run_path))
     cut = begin + (end - begin) // 2
     where = f"the checkpoint of step {begin}" if begin else "the start"
@@ -67,7 +68,8 @@ def main(folder: str, first: str, last: str, run_path: str) -> int:
         print(f"the same in two pieces, cut after step {cut}:", flush=True)
         parts = train(Path(folder) / "two", Path(folder), run, [begin, cut, end])
     except Failed as failure:
-        return int(str(failure))
+        print(f"hpcft: {run.name} is not verified: {failure}", file=sys.stderr)
+        return FAILED
     difference = compare(whole, parts, cut)
     if difference:
         print(f"{run.name} is not exact: {difference}", flush=True)
@@ -107,7 +109,7 @@ def run_piece(own: RunDir, number: int) -> None:
         while len(ended := piece.ended()) < own.recipe.processes and not any(ended.values()):
             time.sleep(LOOK)
         if failed := [code for code in ended.values() if code]:
-            raise Failed(failed[0] if failed[0] > 0 else 1)
+            raise Failed(f"a process ended with code {failed[0]}.")
     finally:
         piece.kill()
         shutil.rmtree(scratch, ignore_errors=True)

@@ -19,8 +19,9 @@ HASHED = 4096
 """Values of each frozen tensor that go into its hash, evenly spread: other weights differ in all of them."""
 
 
-def load_adapted(recipe: Recipe, source: Model) -> LossModel:
-    """The recipe's model from `source`, where what is not to be trained needs no gradient.
+def load_adapted(recipe: Recipe, source: Model, device: torch.device | None = None) -> LossModel:
+    """The recipe's model from `source`, where what is not to be trained needs no gradient; on the CPU unless `device`
+    is given and nothing but pretrained weights is to go there.
 
     The same on every process and in every job. Raises UserError: it does not load, or has nothing of what to train.
     """
@@ -32,7 +33,7 @@ def load_adapted(recipe: Recipe, source: Model) -> LossModel:
 
         model = quantized_model(source, recipe.train.precision, gpu=recipe.resources.gpus > 0)
     else:
-        model = load_model(source)
+        model = load_model(source, None if recipe.lora else device)
     if recipe.lora:
         from hpcft.train.lora import add_adapters
 

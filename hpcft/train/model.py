@@ -234,14 +234,16 @@ def load_tokenizer(model: Model) -> Any:
         raise UserError(loading_fault("tokenizer", model.path, error)) from error
 
 
-def load_model(model: Model) -> LossModel:
-    """The model in fp32, on the CPU, ready to train. Raises UserError if it does not load.
+def load_model(model: Model, device: torch.device | None = None) -> LossModel:
+    """The model in fp32, on a device, else the CPU, ready to train. Raises UserError if it does not load.
 
-    fp32 whatever the files hold: transformers 5 keeps their dtype, and fp16 weights cannot be unscaled.
+    fp32 whatever the files hold: transformers 5 keeps their dtype, and fp16 weights cannot be unscaled. Each tensor
+    goes to the device as it is read, and what is tried out on the model is then tried there.
     """
+    where = {"device_map": {"": device}} if device else {}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            model.path, revision=model.revision or "main", dtype=torch.float32
+            model.path, revision=model.revision or "main", dtype=torch.float32, **where
         )
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", model.path, error)) from error

@@ -56,7 +56,8 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     if not run.saved_steps() and (test := choice_test(recipe, tokenizer)):  # else an earlier job has done so
         test.check()
     progress.lap("data")
-    model = load_adapted(recipe, source)
+    straight = accelerator.device.type == "cuda" and recipe.train.sharding == "none"
+    model = load_adapted(recipe, source, accelerator.device if straight else None)
     if recipe.train.grouping == "packed" and not packs_exactly(model):
         what = f'train.grouping = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
         raise UserError(Fault("recipe", what, 'Write "bucketed".'))

@@ -44,7 +44,7 @@ def train_piece(run: RunDir, job: JobDir, scratch: Path) -> None:
     for step in range(position.step, min(piece["last"], training.total_steps)):
         result = one_step(training, batches, step)
         count_step(position, result)
-        steps.append({"step": step + 1, "loss": result.loss.hex(), "norm": result.norm.hex()})
+        steps.append({"step": step + 1, "loss": (result.loss / result.targets).hex(), "norm": result.norm.hex()})
         if first:
             words = f"loss {result.loss / result.targets:.6f}, gradient {result.norm:.6g}"
             print(f"  step {step + 1} of {training.total_steps}: {words}", flush=True)

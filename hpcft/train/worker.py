@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpcft.errors import UserError
 from hpcft.rundir import RunDir, write_json
+from hpcft.train.prefetch import read_ahead
 from hpcft.train.progress import first_progress
 
 
@@ -21,6 +22,7 @@ def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
     progress = first_progress(Path(scratch))
     if begun := (job.started or {}).get("time"):
         progress.start["launch"] = max(0.0, time.time() - begun)
+    read_ahead(run)
     # Here and not at the top: what fails in these imports is a fault of the env, and should read so in the log.
     from hpcft.train.control import Stop
     from hpcft.train.loop import train
