@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from hpcft.curves.points import read_points
-from hpcft.recipe import read_recipe
 from hpcft.rundir import RunDir, find_runs
 from tests.benchmarks.rows import Row, report
 from tests.benchmarks.turns import in_turns
@@ -84,21 +84,19 @@ def chain_rows(folder: Path) -> list[Row]:
     write_prompts(folder / "train.jsonl", tokenizer, ROWS, TOKENS, TOKENS, seed=1)
     second = calibrate(folder)
     steps = int(FILLED * USABLE / second)
-    recipe = write_recipe(folder, "chain", steps)
+    recipe = folder / "chain.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "chain", "task": "instruct", "cluster": "./lab.yaml", **work(steps)}))
     lab = Lab(folder / "lab", nodes=2, dies_with_parent=True)
     lab.folder.mkdir()
     lab.start()
     try:
-        (folder / "lab.yaml").write_text(
-            yaml.safe_dump(
-                {"kind": "slurm", "runs": str(folder / "runs"), "partition": "GPU", "options": {"nodelist": "gpu1"}}
-            )
-        )
+        cluster = {"kind": "slurm", "runs": str(folder / "chains"), "partition": "GPU", "options": {"nodelist": "gpu1"}}
+        (folder / "lab.yaml").write_text(yaml.safe_dump(cluster))
         environment = {**lab.environment, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         began = time.time()
         submit_peer(folder, recipe, max(1, round(SAVE_SECONDS / second)), environment)
         subprocess.run([HPCFT, "submit", recipe], env=environment, check=True, stdout=subprocess.DEVNULL)
-        (run,) = find_runs(folder / "runs")
+        (run,) = find_runs(folder / "chains")
         deadline = time.monotonic() + PATIENCE
         peer = folder / "peer"
         while not (run.finished and (peer / "finished.json").exists() and not lab.run("squeue", "--noheader")):
@@ -119,28 +117,21 @@ def chain_rows(folder: Path) -> list[Row]:
     ]
 
 
-def write_recipe(folder: Path, name: str, steps: int) -> Path:
-    """The work of both."""
-    recipe = {
-        "name": name,
-        "task": "instruct",
-        "cluster": "./lab.yaml",
+def work(steps: int) -> dict[str, dict[str, Any]]:
+    """The work of both, as sections of a recipe."""
+    return {
         "model": {"path": "./model"},
         "data": {"train": "train.jsonl", "template": "prompt.md", "loss_on": "full", "max_length": 160, "workers": 0},
         "train": {"steps": steps, "batch_size": BATCH, "micro_batch_size": BATCH, "weight_decay": 0.0},
         "resources": {"gpus": 0, "walltime": f"0:0{WALLTIME}:00"},
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
 
 
 def calibrate(folder: Path) -> float:
-    """Seconds of the slower side's step."""
-    values = read_recipe(write_recipe(folder, "calibration", CALIBRATION)).recipe.model_dump(mode="json")
-    data = {key: values["data"][key] for key in ("train", "template", "loss_on", "max_length", "workers")}
-    sections = {"model": {"path": "./model"}, "data": {**data, "validation": data["train"]}, "train": values["train"]}
-    run = make_run(folder / "calibration", "steps", {**sections, "resources": {"gpus": 0}})
+    """Seconds of a step of the slower side, with no other beside it."""
+    sections = work(CALIBRATION + 1)
+    sections["data"]["validation"] = "train.jsonl"
+    run = make_run(folder, "calibration", sections)
     answers = in_turns("trainers", ("hpcft", "trainer"), run.path, CALIBRATION)
     return max(statistics.median(turn["seconds"] for turn in turns[2:]) for turns in answers.values())
 

@@ -74,7 +74,7 @@ def write_prompts(path: Path, tokenizer: Any, rows: int, shortest: int, longest:
     some = sentences(chance)
     lines = []
     for _ in range(rows):
-        words = " ".join(next(some) for _ in range(longest // 4))
+        words = " ".join(next(some) for _ in range(longest // 8 + 1))
         tokens = tokenizer(words)["input_ids"][: chance.randint(shortest, longest)]
         lines.append(json.dumps({"prompt": tokenizer.decode(tokens), "answer": chance.choice(ANSWERS)}) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
