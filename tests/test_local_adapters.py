@@ -31,7 +31,9 @@ def recipe(folder: Path, name: str, steps: int, **sections: object) -> Path:
 
 
 def test_adapters_of_two_processes_are_trained_and_exported(parts: Path, tmp_path: Path) -> None:
-    run = run_whole(recipe(parts, "lora", 8, lora={"dropout": 0.1}), tmp_path)
+    pytest.importorskip("bitsandbytes")
+    sections = {"lora": {"dropout": 0.1}, "model": {"quantize": "nf4"}, "train": {"precision": "bf16"}}
+    run = run_whole(recipe(parts, "lora", 8, **sections), tmp_path)
     assert {path.name for path in run.final_model.glob("*model*")} == {"adapter_model.safetensors"}
     out = tmp_path / "exported"
     done = hpcft("export", "lora", out, "--runs", tmp_path, "--dtype", "fp16")
