@@ -14,8 +14,9 @@ from typer.main import get_command
 from hpcft import cli
 from hpcft.cli.app import VERBS, runs_folder
 from hpcft.errors import UserError
+from hpcft.launch.jobstatus import JobStatus
 from hpcft.launch.show import print_jobs, print_runs
-from hpcft.launch.status import JobStatus, RunStatus
+from hpcft.launch.status import RunStatus
 from hpcft.rundir import RunDir, write_json
 from tests.curves.chains import add_points
 from tests.desk import Desk, make_desk

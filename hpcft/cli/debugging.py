@@ -52,7 +52,7 @@ def verify(
     walltime: Annotated[str | None, typer.Option("--walltime", help="How long it may last, 0:30:00.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command; run nothing.")] = False,
 ) -> None:
-    """Make steps of a run again, in one piece and in two, and compare them to the last bit."""
+    """Make steps of a run again, whole and cut, and compare them."""
     from hpcft.launch import debug as debug_
     from hpcft.launch import verify as verify_
 

@@ -27,8 +27,8 @@ from hpcft.job.workers import REFUSED, Workers
 from hpcft.launch import chain, envfacts, hub, local, nodes, notice, slurm
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.envfit import modules_needed
+from hpcft.launch.jobstatus import LIVE
 from hpcft.launch.pace import jobs_needed
-from hpcft.launch.status import LIVE
 from hpcft.recipe import Recipe
 from hpcft.rundir import CANCELLED, JobDir, RunDir, read_json, write_json
 

@@ -11,7 +11,7 @@ from hpcft.interval import save_interval, time_between_failures
 from hpcft.recipe import Recipe
 
 if TYPE_CHECKING:
-    from hpcft.launch.status import JobStatus
+    from hpcft.launch.jobstatus import JobStatus
 
 ENOUGH = 10
 """Steps of the newest job from which on its own pace counts alone: an earlier node may have been a slower one."""

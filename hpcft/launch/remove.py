@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain
-from hpcft.launch.status import LIVE, read_status
+from hpcft.launch.jobstatus import LIVE
+from hpcft.launch.status import read_status
 from hpcft.rundir import RunDir, locked, sync_folder
 
 HIDDEN = ".removed-"

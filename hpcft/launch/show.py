@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hpcft.launch.status import JobStatus, RunStatus
+from hpcft.launch.jobstatus import JobStatus
+from hpcft.launch.status import RunStatus
 from hpcft.launch.words import count, duration
 from hpcft.rundir import RunDir, read_json
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from hpcft.ending import ENDINGS, STATES
 from hpcft.launch import chain
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
+from hpcft.launch.jobstatus import LIVE
 from hpcft.launch.logs import log_files, spoken
 from hpcft.launch.mend import Evidence, mend
 from hpcft.launch.slurm_account import Account, account
-from hpcft.launch.status import LIVE, RunStatus, ask, read_status
+from hpcft.launch.status import RunStatus, ask, read_status
 from hpcft.launch.words import amount, clock, count, duration
 from hpcft.rundir import JobDir, RunDir, read_json
 
