@@ -20,7 +20,7 @@ from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
 from hpcft.train.control import Control
 from hpcft.train.evaluate import choice_test
-from hpcft.train.model import load_tokenizer, packs_exactly, padding_token, pin_revision
+from hpcft.train.model import checkpoint_activations, load_tokenizer, packs_exactly, padding_token, pin_revision
 from hpcft.train.optimizer import make_optimizer
 from hpcft.train.progress import Progress, first_progress
 from hpcft.train.resume import resume
@@ -34,7 +34,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     """A training at the newest sound checkpoint. Raises UserError: data, model or env cannot be used; Stop."""
     progress = progress or first_progress(scratch)
     recipe = run.recipe
-    deterministic_mode()
+    compute_mode(recipe.train.deterministic)
     accelerator = make_accelerator(recipe)
     control = make_control(accelerator, recipe.processes, scratch / "stop")
     progress.lap("processes")
@@ -68,6 +68,8 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
         from hpcft.train.lora import hold_in_half  # imports what other runs need not
 
         hold_in_half(model, recipe.train.precision)
+    if recipe.train.gradient_checkpointing:
+        checkpoint_activations(model)
     optimizer = make_optimizer(recipe, model)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     pad = padding_token(tokenizer)
@@ -97,9 +99,9 @@ def make_share(recipe: Recipe, features: Features, micro_batch_size: int, contro
     return Share(order, train.grouping, micro_batch_size, room, control.rank, control.ranks)
 
 
-def deterministic_mode() -> None:
-    """Make torch choose algorithms that give the same bits each time, and fail where it has none."""
-    torch.use_deterministic_algorithms(True)
+def compute_mode(deterministic: bool) -> None:
+    """If so, make torch choose algorithms that give the same bits each time, and fail where it has none."""
+    torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
