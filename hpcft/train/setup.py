@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 
 from hpcft.data.batches import Share
 from hpcft.data.features import Features
@@ -108,12 +108,13 @@ def compute_mode(deterministic: bool) -> None:
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """accelerate with the ranks that the supervisor set; gloo on CPUs, nccl on GPUs."""
-    kwargs = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    copies = AutocastKwargs(cache_enabled=not recipe.train.gradient_checkpointing)  # see blueprint.autocast
     precision = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}[recipe.train.precision]
     if recipe.resources.gpus and not torch.cuda.is_available():
         what = f"resources.gpus = {recipe.resources.gpus}, and torch {torch.__version__} sees no GPU here."
         raise UserError(Fault("recipe", what, "Is it a CPU build? Or write gpus: 0."))
-    return Accelerator(cpu=not recipe.resources.gpus, mixed_precision=precision, kwargs_handlers=[kwargs])
+    return Accelerator(cpu=not recipe.resources.gpus, mixed_precision=precision, kwargs_handlers=[buckets, copies])
 
 
 def make_control(accelerator: Accelerator, processes: int, stop_file: Path) -> Control:
