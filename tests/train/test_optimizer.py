@@ -12,6 +12,7 @@ from hpcft.rundir import RunDir
 from hpcft.train import checkpoint
 from hpcft.train.model import LossModel, load_model
 from hpcft.train.optimizer import make_optimizer
+from hpcft.train.tensorfile import tensor_file
 from tests.parts import make_tiny_gpt2
 from tests.promise import make_recipe
 
@@ -42,7 +43,7 @@ def test_moments_of_eight_bits_go_on_exactly_from_a_checkpoint(tmp_path: Path, r
     }
     assert tensors["optimizer"]["state1/model.transformer.h.0.mlp.c_fc.weight"].dtype == torch.uint8
     assert tensors["optimizer"]["qmap2/model.transformer.h.0.mlp.c_fc.weight"].shape == (256,)
-    checkpoint.save(run, {"step": 3}, tensors, keep=1)
+    checkpoint.save(run, {"step": 3}, {file: tensor_file(content) for file, content in tensors.items()}, keep=1)
     learn(model, optimizer, range(3, 6))
 
     other = load_model(recipe.model)
