@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hpcft.errors import Fault, UserError
+from hpcft.errors import UserError
 from hpcft.recipe import Recipe
+from hpcft.train.adapt import layer_list
 from hpcft.train.ledger import Ledger
-from hpcft.train.model import UNLOADABLE, LossModel, checkpoint_activations, fuse_gelu
-from hpcft.train.sharding import layer_list
+from hpcft.train.model import UNLOADABLE, LossModel, checkpoint_activations, fuse_gelu, loading_fault
 
 SMALL = 4096
 """Elements below which the 8-bit AdamW keeps moments in fp32."""
@@ -125,10 +125,7 @@ def _blueprint(step: Step) -> Blueprint:
         config = AutoConfig.from_pretrained(step.path, revision=step.revision)
         made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except UNLOADABLE as error:
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            Fault(step.path, f"the model's config does not load: {words[0]}", "Check model.path.")
-        ) from error
+        raise UserError(loading_fault("model", step.path, error)) from error
     made.train()
     fuse_gelu(made)
     model = Blueprint(made)

@@ -70,8 +70,13 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
         hold_in_half(model, recipe.train.precision)
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(model)
-    optimizer = make_optimizer(recipe, model)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    if recipe.train.sharding == "none":
+        wrapped, optimizer = accelerator.prepare(model, make_optimizer(recipe, model))
+    else:
+        from hpcft.train.sharding import shard  # torch's part of it takes a second to import
+
+        wrapped = shard(model, accelerator, recipe.train)
+        optimizer = accelerator.prepare(make_optimizer(recipe, model))
     pad = padding_token(tokenizer)
     training = Training(
         run, job, recipe, control, progress, accelerator, tokenizer, pad,
