@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hpcft.errors import UserError
-from hpcft.recipe import Recipe
-from hpcft.train.adapt import layer_list
+from hpcft.recipe import Lora, Model, Recipe, Train
+from hpcft.train.adapt import freeze, layer_list
 from hpcft.train.ledger import Ledger
 from hpcft.train.model import UNLOADABLE, LossModel, checkpoint_activations, fuse_gelu, loading_fault
 
@@ -30,6 +30,9 @@ class Step:
 
     path: str
     revision: str
+    freeze: str | int
+    lora: str
+    """As JSON, empty without it."""
     rows: int
     length: int
     packed: bool
@@ -69,10 +72,12 @@ class Blueprint(LossModel):
 def step_of(recipe: Recipe, rows: int) -> Step:
     """The step that takes the most: every row as long as `data.max_length`, every token a target."""
     train = recipe.train
-    several = recipe.processes > 1 or train.batch_tokens is not None or rows < train.batch_size
+    several = recipe.processes > 1 or train.batch_size is None or rows < train.batch_size
     return Step(
         recipe.model.path,
         recipe.model.revision or "main",
+        recipe.model.freeze,
+        recipe.lora.model_dump_json() if recipe.lora else "",
         rows,
         recipe.data.max_length,
         train.grouping == "packed",
@@ -86,15 +91,16 @@ def step_of(recipe: Recipe, rows: int) -> Step:
 @cache
 def measure(step: Step) -> Measure:
     """What a step takes, from running it without data. Raises UserError if the model's config does not load."""
-    with FakeTensorMode(), _as_on_cuda() if step.cuda else _as_it_is():
-        model = _blueprint(step)
+    model = _blueprint(step)
+    with FakeTensorMode(), _as_on_cuda() if step.cuda else nullcontext():
+        _put_on_cpu(model)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         ledger = Ledger(model, int(model.inner.config.get_text_config().vocab_size))
         if step.kept:
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
             ledger.enter((parameter.grad for parameter in trained if parameter.grad is not None), "gradients")
-        shape = (1, step.rows * step.length) if step.packed else (step.rows, step.length)
+        shape = (step.rows, step.length)
         inputs = {
             "tokens": torch.zeros(shape, dtype=torch.long),
             "places": torch.arange(step.rows * step.length - 1),
@@ -121,17 +127,38 @@ def autocast(device: str, precision: str, checkpointing: bool) -> torch.autocast
 
 
 def _blueprint(step: Step) -> Blueprint:
+    """The model, on "meta"."""
     try:
         config = AutoConfig.from_pretrained(step.path, revision=step.revision)
-        made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        with torch.device("meta"):
+            made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+            model = Blueprint(made.train())
+            fuse_gelu(made)
+            if step.lora:
+                from hpcft.train.lora import add_adapters, hold_in_half  # imports what others need not
+
+                add_adapters(model, Lora.model_validate_json(step.lora), Model(path=step.path), Train())
+                hold_in_half(model, step.precision)
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", step.path, error)) from error
-    made.train()
-    fuse_gelu(made)
-    model = Blueprint(made)
+    freeze(model.model, step.freeze)
     if step.checkpointing:
         checkpoint_activations(model)
     return model
+
+
+def _put_on_cpu(model: nn.Module) -> None:
+    """Replace all that is on "meta", where no autocast takes place, by what says to be on the CPU; ties stay tied."""
+    placed: dict[Tensor, Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and tensor not in placed:
+                    bare = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    weight = isinstance(tensor, nn.Parameter)
+                    placed[tensor] = nn.Parameter(bare, tensor.requires_grad) if weight else bare
+                if tensor is not None:
+                    held[name] = placed[tensor]  # type: ignore[assignment]
 
 
 def _numbers(model: Blueprint) -> tuple[int, int, int, int, int]:
@@ -145,11 +172,6 @@ def _numbers(model: Blueprint) -> tuple[int, int, int, int, int]:
         max(sizes, default=0),
         sum(sizes),
     )
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 @contextmanager

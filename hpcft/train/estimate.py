@@ -9,12 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hpcft.errors import UserError
-from hpcft.recipe import Recipe
+from hpcft.recipe import Lora, Recipe
 from hpcft.train.blueprint import Measure, measure, step_of
 
 USABLE = 0.92
@@ -28,13 +29,18 @@ COST = {"micro_batch_size": 0.04, "gradient_checkpointing": 0.33, "adamw-8bit": 
 """By which a step becomes longer, roughly, for the order alone; a micro-batch counts for each halving, and 8 bits for
 more than their time, since they change what is learnt."""
 OFFLOAD = 3.0
+LORA = 5.0
+"""Last: it learns something else."""
+BYTES = {"int8": 1.01, "nf4": 0.57}
+"""Of a quantised weight, with the scales of its block."""
 
 
 def sizes(recipe: Recipe) -> list[int]:
     """Micro-batches that make up the recipe's batch, the largest first."""
     train = recipe.train
-    if train.batch_tokens is not None:
-        return list(range(max(1, train.batch_tokens // (recipe.data.max_length * recipe.processes)), 0, -1))
+    if train.batch_size is None:
+        most = (train.batch_tokens or 0) // (recipe.data.max_length * recipe.processes)
+        return list(range(max(1, most), 0, -1))
     share = train.batch_size // recipe.processes
     return [size for size in range(share, 0, -1) if share % size == 0]
 
@@ -103,25 +109,32 @@ def candidates(recipe: Recipe) -> Iterator[tuple[float, dict[str, Any]]]:
             continue
         cost = COST["micro_batch_size"] * (most / number - 1) ** 0.5 + COST["gradient_checkpointing"] * checkpointing
         cost += COST.get(optimizer, 0.0) + COST.get(sharding, 0.0) + OFFLOAD * offload
-        changes = {"train.micro_batch_size": number, "train.gradient_checkpointing": checkpointing}
-        yield cost, {**changes, "train.optimizer": optimizer, "train.sharding": sharding, "train.offload": offload}
+        changes: dict[str, Any] = {"train.micro_batch_size": number, "train.gradient_checkpointing": checkpointing}
+        changes |= {"train.optimizer": optimizer, "train.sharding": sharding, "train.offload": offload}
+        yield cost, changes
+        if whole and optimizer == "adamw" and sharding == "none" and recipe.model.weights == "pretrained":
+            yield cost + LORA, {**changes, "lora": {}}
 
 
 def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with these in train."""
-    update = {key.removeprefix("train."): value for key, value in changes.items()}
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=update)})
+    """The recipe with these."""
+    update = {key.removeprefix("train."): value for key, value in changes.items() if key.startswith("train.")}
+    lora = Lora() if "lora" in changes else recipe.lora
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=update), "lora": lora})
 
 
 def current(recipe: Recipe, key: str) -> Any:
-    """The recipe's own value of a key of train."""
-    return getattr(recipe.train, key.removeprefix("train."))
+    """The recipe's own value of a key that a setting may change."""
+    return recipe.lora if key == "lora" else getattr(recipe.train, key.removeprefix("train."))
 
 
 def parts(recipe: Recipe, rows: int) -> dict[str, int]:
     """Bytes on one card by part, for this micro-batch: what they are when their sum is largest."""
     found = measure(step_of(recipe, rows))
     moments = moment_bytes(recipe, found)
+    if kind := recipe.model.quantize:
+        less = int((2 - BYTES[kind]) * (found.layers - found.trained))
+        found = replace(found, peak=found.peak | {"weights": found.peak["weights"] - less})
     sharding, ranks = recipe.train.sharding, recipe.processes
     if sharding == "none":
         made = {**found.peak, "moments": moments}

@@ -61,12 +61,18 @@ def resume(training: Training) -> None:
         words = f"goes on at step {training.position.step}" if found else "begins at step 0"
         print(f"hpcft: {words} of {training.total_steps}, {exactness} {'; '.join(changes)}".strip(), flush=True)
 
-    ("frozen weights",)
-    ("grouping",)
-    ("batch_tokens",)
 
-
-REFUSED_CHANGES = ("data", "seed", "batch_size", "total_steps", "task", "optimizer", "frozen weights")
+REFUSED_CHANGES = (
+    "data",
+    "seed",
+    "batch_size",
+    "batch_tokens",
+    "grouping",
+    "total_steps",
+    "task",
+    "optimizer",
+    "frozen weights",
+)
 """What must not change between jobs: rows would be skipped or repeated, the curve would mean another thing, or moments
 would be taken for others."""
 
