@@ -47,8 +47,6 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     check_tokenizer(tokenizer, recipe.model.path)
     train = features_of("train", run, recipe, tokenizer, control)
     validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.validation else None
-    micro = 1 if recipe.train.micro_batch_size == "auto" else recipe.train.micro_batch_size
-    share = make_share(recipe, train, micro, control)
     total = recipe.train.total_steps(len(train), int(train.lengths.sum()), int(train.lengths.max()))
     if recipe.train.warmup_steps >= total:
         what = f"train.warmup_steps = {recipe.train.warmup_steps} leaves none of the {total} steps to fall."
@@ -77,6 +75,13 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
 
         wrapped = shard(model, accelerator, recipe.train)
         optimizer = accelerator.prepare(make_optimizer(recipe, model))
+    micro = recipe.train.micro_batch_size
+    if micro == "auto":
+        from hpcft.train.micro import Trial, largest_micro_batch  # what it imports, others need not
+
+        here = recipe.model_copy(update={"model": source})
+        micro = largest_micro_batch(here, run, control, Trial(model, accelerator))
+    share = make_share(recipe, train, micro, control)
     pad = padding_token(tokenizer)
     training = Training(
         run, job, recipe, control, progress, accelerator, tokenizer, pad,
