@@ -30,7 +30,7 @@ def submit(
     from hpcft.launch.plan import make_plan
     from hpcft.launch.submission import check_folder
 
-    plan = make_plan(recipe, tuple(overrides), cluster, runs)
+    plan = make_plan(recipe, tuple(overrides), cluster, runs, dry=dry_run)
     check_folder(plan.root)
     if dry_run:
         dryrun.print_plan(plan)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from hpcft.errors import UserError
 from hpcft.launch import slurm
+from hpcft.launch.card import card_estimate, card_lines, least_bytes
 from hpcft.launch.forecast import Forecast, forecast
 from hpcft.launch.hub import is_hub_id
 from hpcft.launch.plan import Plan
-from hpcft.launch.room import card_bytes, disk, gibibytes, gigabytes, millions
+from hpcft.launch.room import disk, gibibytes, gigabytes, millions
 from hpcft.launch.slurm_start import Start, estimated_start
 from hpcft.launch.submission import Submission
 from hpcft.launch.words import count, duration
@@ -23,7 +24,7 @@ UNKNOWN = "unknown until the first job has run"
 def print_plan(plan: Plan) -> None:
     """The exact script of the first job, and the plan; nothing is made on disk.
 
-    Raises UserError where Slurm says that it would refuse the script.
+    Raises UserError where Slurm says that it would refuse the script, or the card is too small.
     """
     run = RunDir(plan.root / free_name(plan))
     submission = plan.submission(run, 1, ())
@@ -35,6 +36,8 @@ def print_plan(plan: Plan) -> None:
         print(f"# {key:12} {value}")
     if start and start.refusal:
         raise UserError(slurm.refused(submission, start.refusal))
+    if plan.overfull:
+        raise UserError(plan.overfull)
 
 
 def batch_script(plan: Plan, submission: Submission) -> str:
@@ -101,7 +104,7 @@ def _takes(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "GPU-hours", f"{found.gpu_hours:.1f}" if found and found.jobs is not None else UNKNOWN
     yield "disk", _disk(plan)
     if resources.gpus:
-        yield "GPU memory", _memory(plan)
+        yield from zip(("GPU memory", *[""] * 9), _memory(plan), strict=False)
 
 
 def _jobs(found: Forecast | None, plan: Plan) -> str:
@@ -128,12 +131,17 @@ def _disk(plan: Plan) -> str:
     return f"{text}{quota}{note}"
 
 
-def _memory(plan: Plan) -> str:
-    if plan.parameters is None:
-        return "unknown: no safetensors file here tells the model's size"
-    card = f" of {plan.cluster.gpu_memory:g}" if plan.cluster.gpu_memory else ""
-    least = gibibytes(card_bytes(plan.recipe, plan.parameters))
-    return f"at least {least}{card} a card for {millions(plan.parameters)} parameters; activations come on top"
+def _memory(plan: Plan) -> Iterator[str]:
+    found = card_estimate(plan.recipe, plan.cluster, plan.env)
+    if not isinstance(found, str):
+        yield from card_lines(plan.recipe, plan.cluster, found)
+    elif plan.parameters is None:
+        yield f"unknown: {found}"
+    else:
+        card = f" of {plan.cluster.gpu_memory:g}" if plan.cluster.gpu_memory else ""
+        least = gibibytes(least_bytes(plan.recipe, plan.parameters))
+        yield f"at least {least}{card} a card for {millions(plan.parameters)} parameters; activations come on top"
+        yield f"({found})"
 
 
 def _start(start: Start | None) -> Iterator[tuple[str, str]]:

@@ -42,7 +42,8 @@ def modules_needed(recipe: Recipe) -> tuple[str, ...]:
     more = ["pandas"] if endings & {".csv", ".parquet"} else []
     more += ["pyarrow"] if ".parquet" in endings else []
     more += ["peft"] if recipe.lora else []
-    return (*WORKERS, *more, *(["bitsandbytes"] if recipe.model.quantize else []))
+    more += ["bitsandbytes"] if recipe.model.quantize or recipe.train.optimizer == "adamw-8bit" else []
+    return (*WORKERS, *more)
 
 
 def env_faults(env: Env, file: RecipeFile, cluster: Cluster | None) -> list[Fault]:

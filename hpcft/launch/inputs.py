@@ -70,6 +70,29 @@ def _train_faults(file: RecipeFile) -> Iterator[Fault]:
     if train.steps and train.warmup_steps >= train.steps:
         what = f"train.warmup_steps = {train.warmup_steps} leaves none of the {train.steps} steps to fall."
         yield Fault(file.where("train.warmup_steps"), what, f"Write {train.steps - 1} at most.")
+    yield from _sharding_faults(file)
+
+
+def _sharding_faults(file: RecipeFile) -> Iterator[Fault]:
+    recipe, train = file.recipe, file.recipe.train
+    where, sharding = file.where("train.sharding"), f'train.sharding = "{train.sharding}"'
+    if train.sharding == "none":
+        if train.offload:
+            what = 'train.offload puts into the host\'s memory what is sharded, and train.sharding = "none".'
+            yield Fault(file.where("train.offload"), what, 'Write "zero2" or "full" there, or remove train.offload.')
+        return
+    if train.offload and not recipe.resources.gpus:
+        yield Fault(file.where("train.offload"), "train.offload needs a GPU to take the load off.", "Remove it.")
+    if recipe.processes == 1 and not train.offload:
+        what = f"{sharding} shares among processes, and there is one."
+        yield Fault(where, what, "Write `offload: true` beside it, or remove it, or ask for more GPUs.")
+    if train.optimizer == "adamw-8bit":
+        what = f'{sharding}: train.optimizer = "adamw-8bit" quantises blocks that a shard would cut.'
+        yield Fault(where, what, 'Use "adamw", whose moments are shared then, or remove train.sharding.')
+    if recipe.lora is not None or recipe.model.quantize is not None or recipe.model.freeze != "none":
+        key = "lora" if recipe.lora else "model.quantize" if recipe.model.quantize else "model.freeze"
+        what = f"{sharding} is for training all weights, and {key} is given."
+        yield Fault(where, what, "Remove it: what is not trained needs neither gradients nor moments.")
 
 
 def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:

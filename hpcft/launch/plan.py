@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcft.errors import Fault, UserError
+from hpcft.launch.card import card_fault
 from hpcft.launch.cluster import Choice, Cluster, ClusterFile, read_cluster_file
 from hpcft.launch.condaenv import Env, find_env
 from hpcft.launch.envfit import env_faults
@@ -38,6 +39,8 @@ class Plan:
     """Of the model; None where its files do not tell, or are still on the hub."""
     trained: int | None
     """Of them, or of the adapters beside them, at most; None likewise."""
+    overfull: Fault | None = None
+    """That a card is too small, which a dry run answers with settings that fit."""
 
     @property
     def recipe(self) -> Recipe:
@@ -58,12 +61,17 @@ class Plan:
         return make_submission(run, number, after, self.recipe, self.cluster, self.env)
 
 
-def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, runs: Path | None = None) -> Plan:
-    """The plan for a recipe file. Raises UserError with all faults of recipe, cluster, env and disk at once."""
+def make_plan(
+    path: Path, overrides: tuple[str, ...], cluster_name: str | None, runs: Path | None = None, dry: bool = False
+) -> Plan:
+    """The plan for a recipe file. Raises UserError with all faults of recipe, cluster, env and disk at once.
+
+    A plan for a dry run may be too large for the card, and says so.
+    """
     file, faults = check_recipe(path, overrides)
     if file is None:
         raise UserError(faults)
-    site = env = root = parameters = trained = None
+    site = env = root = parameters = trained = overfull = None
     try:
         site = find_site(file, cluster_name)
         faults += wrong_site(site.cluster, "--cluster" if cluster_name else file.where("cluster"))
@@ -86,9 +94,12 @@ def make_plan(path: Path, overrides: tuple[str, ...], cluster_name: str | None, 
         parameters = count_parameters(folder) if folder else None
         trained = count_trained(folder, file.recipe) if folder else None
         faults += _model_faults(file, site.cluster, cluster_name, root, parameters, trained)
+        if parameters is not None and not file.doubtful & {"train", "resources", "lora"}:
+            overfull = card_fault(file, site.cluster, parameters)
+            faults += [overfull] if overfull and not dry else []
     if faults or site is None or env is None or root is None:
         raise UserError(faults)
-    return Plan(file, site.cluster, env, root, parameters, trained)
+    return Plan(file, site.cluster, env, root, parameters, trained, overfull)
 
 
 def find_site(file: RecipeFile, name: str | None) -> ClusterFile:

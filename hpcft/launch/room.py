@@ -1,4 +1,4 @@
-"""Room: what a run needs on the disk and on the card, against what there is."""
+"""Room: what a run needs on the disk, against what there is."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ CHECKPOINT_BYTES = 12
 """Of each parameter in a checkpoint: its weight and AdamW's two moments, in fp32."""
 MODEL_BYTES = 4
 """Of each parameter in the final model."""
-STATE_BYTES = {"fp32": 16, "fp16": 18, "bf16": 18}
-"""Of each parameter on a card: weight, gradient and two moments in fp32, and the copy that mixed precision makes."""
 GIB = 1 << 30
 
 
@@ -66,11 +64,6 @@ def free_bytes(folder: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-def card_bytes(recipe: Recipe, parameters: int) -> int:
-    """The least that training takes on each card: what goes with the parameters; activations come on top."""
-    return parameters * STATE_BYTES[recipe.train.precision]
-
-
 def room_faults(
     file: RecipeFile, cluster: Cluster, root: Path, parameters: int, trained: int | None = None
 ) -> Iterator[Fault]:
@@ -96,13 +89,6 @@ def room_faults(
         yield Fault(where, f"{parts}, and {gigabytes(need.free)} are free in {root}.", fix)
     elif need.quota is not None and need.needed > need.quota:
         yield Fault(where, f"{parts}, and the quota of {cluster.name} is {gigabytes(need.quota)}.", fix)
-    least = card_bytes(recipe, parameters)
-    if recipe.resources.gpus and cluster.gpu_memory and least > cluster.gpu_memory * GIB:
-        what = (
-            f"{millions(parameters)} parameters take {gibibytes(least)} with their gradients and AdamW's moments, "
-            f"and a {cluster.gpu or 'card'} of {cluster.name} has {cluster.gpu_memory:g}."
-        )
-        yield Fault(file.where("model.path"), what, "Choose a smaller model, or a cluster with larger cards.")
 
 
 def gigabytes(number: float) -> str:

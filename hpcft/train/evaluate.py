@@ -39,11 +39,14 @@ def validation_loss(model: LossModel, features: Features, batch: int, pad: int, 
     try:
         for first in range(0, len(groups), control.ranks):
             control.poll()
-            if first + control.rank < len(groups):
-                stacked = collate(groups[first + control.rank])
-                with torch.inference_mode(), amp():
-                    loss += float(model(**model.inputs(stacked, device)))
+            mine = first + control.rank
+            # Who has none left does the last once more: of a sharded model a pass needs every process.
+            stacked = collate(groups[min(mine, len(groups) - 1)])
+            with torch.no_grad(), amp():
+                found = float(model(**model.inputs(stacked, device)))
+            loss += found if mine < len(groups) else 0.0
     finally:
+        release(model)
         model.train()
     return control.total(loss) / int(features.targets.sum())
 
@@ -159,11 +162,11 @@ def choose(
     model.eval()
     try:
         for mine in _turns(test, answers, batch, control):
-            if mine:
-                with torch.inference_mode(), amp():
-                    answers |= _answer(test, model, mine, pad)
+            with torch.no_grad(), amp():
+                answers |= _answer(test, model, mine, pad)
     except Stop:
         stopped = True
+    release(model)
     model.train()
     everyone = {row: choice for theirs in control.gather(answers) for row, choice in theirs.items()}
     report = {} if stopped else {**test.report(everyone), "seconds": time.monotonic() - started}
@@ -187,11 +190,20 @@ def _answer(test: ChoiceTest, model: LossModel, rows: Sequence[int], pad: int) -
 
 
 def _turns(test: ChoiceTest, answers: dict[int, int], batch: int, control: Control) -> Iterator[list[int]]:
-    """This process's rows, `batch` at a time, as many turns on every process. Raises Stop."""
+    """This process's rows, `batch` at a time, as many turns on every process, where need be the last rows again.
+
+    Raises Stop.
+    """
     todo = sorted(set(range(len(test.rows))) - set(answers), key=lambda row: (len(str(test.rows[row])), row))
     groups = [todo[first : first + batch] for first in range(0, len(todo), batch)]
     for first in range(0, len(groups), control.ranks):
         if control.stop_requested():
             raise Stop
-        mine = first + control.rank
-        yield groups[mine] if mine < len(groups) else []
+        yield groups[min(first + control.rank, len(groups) - 1)]
+
+
+def release(model: LossModel) -> None:
+    """Let go of what a sharded model has gathered for a forward pass that no backward pass follows."""
+    for module in model.modules():
+        if reshard := getattr(module, "reshard", None):
+            reshard()

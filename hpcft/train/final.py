@@ -19,8 +19,13 @@ from hpcft.train.training import Training
 
 def finish(training: Training) -> None:
     """Write the final model and, last of all, the mark that the run is finished."""
+    weights = None
+    if training.recipe.train.sharding != "none":
+        from hpcft.train.sharding import gather
+
+        weights = gather(training.model, training.control.rank)
     if training.control.rank == 0:
-        write_model(training, training.run.final_model)
+        write_model(training, training.run.final_model, weights)
         facts = {"step": training.position.step, "tokens": training.position.tokens, "job": training.job.number}
         write_json(training.run.path / "finished.json", {**facts, "time": time.time()})
     training.control.wait()

@@ -257,6 +257,20 @@ def loss_model(loaded: Any) -> LossModel:
     return LossModel(loaded)
 
 
+def checkpoint_activations(model: LossModel) -> None:
+    """Let each layer keep its input alone, and compute the rest again in the backward pass (arXiv 1604.06174).
+
+    The same to the last bit: torch sets its generators back for the second time. Raises UserError if the model cannot.
+    """
+    # transformers 5.23 has given it another name.
+    enable = getattr(model.inner, "activation_checkpointing_enable", None) or model.inner.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})  # re-entrant, it needs an input with a gradient, which frozen layers lack
+    except ValueError as error:
+        what = f"train.gradient_checkpointing: {type(model.inner).__name__} has no layers that could be computed again."
+        raise UserError(Fault("recipe", what, "Remove it.")) from error
+
+
 def loading_fault(what: str, path: str, error: Exception) -> Fault:
     """What transformers said of a model or tokenizer, in a line."""
     words = str(error).strip().splitlines()

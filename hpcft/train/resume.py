@@ -35,7 +35,7 @@ def resume(training: Training) -> None:
     control.wait()
     found, problems = checkpoint.newest_valid(run, load, control)
     prints = fingerprint(training)
-    exactness = "bit-exact"
+    exactness = "bit-exact" if training.recipe.train.deterministic else "sample-exact"
     changes: list[str] = []
     if found:
         exactness, changes = compare(found.state["fingerprint"], prints)
@@ -70,9 +70,11 @@ REFUSED_CHANGES = (
     "grouping",
     "total_steps",
     "task",
+    "optimizer",
     "frozen weights",
 )
-"""What must not change between jobs: rows would be skipped or repeated, or the curve would mean another thing."""
+"""What must not change between jobs: rows would be skipped or repeated, the curve would mean another thing, or moments
+would be taken for others."""
 
 
 LEARNING = ("learning_rate", "warmup_steps", "weight_decay", "beta1", "beta2", "epsilon", "clip_norm")
@@ -89,9 +91,14 @@ def fingerprint(training: Training) -> dict[str, Any]:
         "frozen weights": training.frozen,
         "seed": train.seed,
         "batch_size": train.batch_size,
-        "batch_tokens": train.batch_tokens,
         "grouping": train.grouping,
-        "micro_batch_size": train.micro_batch_size,
+        "batch_tokens": train.batch_tokens,
+        "micro_batch_size": training.share.micro_batch_size,
+        "optimizer": train.optimizer,
+        "gradient_checkpointing": train.gradient_checkpointing,
+        "sharding": train.sharding,
+        "offload": train.offload,
+        "deterministic": train.deterministic,
         "total_steps": training.total_steps,
         "processes": training.control.ranks,
         "threads": torch.get_num_threads(),
@@ -112,9 +119,13 @@ def _cpu_name() -> str:
 
 
 def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, list[str]]:
-    """`bit-exact`, `sample-exact` or `refused`, and what has changed, in words."""
+    """`bit-exact`, `sample-exact` or `refused`, and what has changed, in words.
+
+    With algorithms that may give other bits each time, no resume is called bit-exact.
+    """
     changed = [key for key in now if before.get(key) != now[key]]
     words = [f"{key} {before.get(key)} -> {now[key]}" for key in changed]
     if any(key in REFUSED_CHANGES for key in changed):
         return "refused", words
-    return ("sample-exact" if changed else "bit-exact"), words
+    exact = not changed and now.get("deterministic", True)
+    return ("bit-exact" if exact else "sample-exact"), words

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 
 from hpcft.data.batches import Share
 from hpcft.data.features import Features
@@ -20,7 +20,7 @@ from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
 from hpcft.train.control import Control
 from hpcft.train.evaluate import choice_test
-from hpcft.train.model import load_tokenizer, packs_exactly, padding_token, pin_revision
+from hpcft.train.model import checkpoint_activations, load_tokenizer, packs_exactly, padding_token, pin_revision
 from hpcft.train.optimizer import make_optimizer
 from hpcft.train.progress import Progress, first_progress
 from hpcft.train.resume import resume
@@ -34,7 +34,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     """A training at the newest sound checkpoint. Raises UserError: data, model or env cannot be used; Stop."""
     progress = progress or first_progress(scratch)
     recipe = run.recipe
-    deterministic_mode()
+    compute_mode(recipe.train.deterministic)
     accelerator = make_accelerator(recipe)
     control = make_control(accelerator, recipe.processes, scratch / "stop")
     progress.lap("processes")
@@ -47,8 +47,6 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     check_tokenizer(tokenizer, recipe.model.path)
     train = features_of("train", run, recipe, tokenizer, control)
     validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.validation else None
-    micro = 1 if recipe.train.micro_batch_size == "auto" else recipe.train.micro_batch_size
-    share = make_share(recipe, train, micro, control)
     total = recipe.train.total_steps(len(train), int(train.lengths.sum()), int(train.lengths.max()))
     if recipe.train.warmup_steps >= total:
         what = f"train.warmup_steps = {recipe.train.warmup_steps} leaves none of the {total} steps to fall."
@@ -68,8 +66,22 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
         from hpcft.train.lora import hold_in_half  # imports what other runs need not
 
         hold_in_half(model, recipe.train.precision)
-    optimizer = make_optimizer(recipe, model)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    if recipe.train.gradient_checkpointing:
+        checkpoint_activations(model)
+    if recipe.train.sharding == "none":
+        wrapped, optimizer = accelerator.prepare(model, make_optimizer(recipe, model))
+    else:
+        from hpcft.train.sharding import shard  # torch's part of it takes a second to import
+
+        wrapped = shard(model, accelerator, recipe.train)
+        optimizer = accelerator.prepare(make_optimizer(recipe, model))
+    micro = recipe.train.micro_batch_size
+    if micro == "auto":
+        from hpcft.train.micro import Trial, largest_micro_batch  # what it imports, others need not
+
+        here = recipe.model_copy(update={"model": source})
+        micro = largest_micro_batch(here, run, control, Trial(model, accelerator))
+    share = make_share(recipe, train, micro, control)
     pad = padding_token(tokenizer)
     training = Training(
         run, job, recipe, control, progress, accelerator, tokenizer, pad,
@@ -97,21 +109,22 @@ def make_share(recipe: Recipe, features: Features, micro_batch_size: int, contro
     return Share(order, train.grouping, micro_batch_size, room, control.rank, control.ranks)
 
 
-def deterministic_mode() -> None:
-    """Make torch choose algorithms that give the same bits each time, and fail where it has none."""
-    torch.use_deterministic_algorithms(True)
+def compute_mode(deterministic: bool) -> None:
+    """If so, make torch choose algorithms that give the same bits each time, and fail where it has none."""
+    torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """accelerate with the ranks that the supervisor set; gloo on CPUs, nccl on GPUs."""
-    kwargs = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    copies = AutocastKwargs(cache_enabled=not recipe.train.gradient_checkpointing)  # see blueprint.autocast
     precision = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}[recipe.train.precision]
     if recipe.resources.gpus and not torch.cuda.is_available():
         what = f"resources.gpus = {recipe.resources.gpus}, and torch {torch.__version__} sees no GPU here."
         raise UserError(Fault("recipe", what, "Is it a CPU build? Or write gpus: 0."))
-    return Accelerator(cpu=not recipe.resources.gpus, mixed_precision=precision, kwargs_handlers=[kwargs])
+    return Accelerator(cpu=not recipe.resources.gpus, mixed_precision=precision, kwargs_handlers=[buckets, copies])
 
 
 def make_control(accelerator: Accelerator, processes: int, stop_file: Path) -> Control:

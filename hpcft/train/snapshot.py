@@ -39,12 +39,11 @@ def as_sharded(full: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, of which this process keeps its part if `like` is sharded and has this shape."""
     if not is_sharded(like):
         return full
-    from torch.distributed.tensor import DTensor, distribute_tensor  # not every job has need of it
+    if full.shape != like.shape:
+        return full.to(like.device)
+    from hpcft.train.sharding import share_of  # not every job has need of it
 
-    full = full.to(like.device)
-    if not isinstance(like, DTensor) or full.shape != like.shape:
-        return full
-    return distribute_tensor(full, like.device_mesh, like.placements)
+    return share_of(full, like)
 
 
 def take_part(files: Files) -> None:

@@ -48,7 +48,9 @@ def one_step(training: Training, batches: Iterator[Batch], step: int) -> StepRes
         inputs = training.model.inputs(next(batches), accelerator.device)
         set_randomness(recipe.train.seed, "step", share.micro_number(step, micro))
         last = micro == passes - 1
-        with accelerator.no_sync(training.wrapped) if not last else nullcontext():
+        # Gradients that are sharded are so after each micro-batch: whole ones would be what sharding is to save.
+        waits = not last and recipe.train.sharding == "none"
+        with accelerator.no_sync(training.wrapped) if waits else nullcontext():
             micro_loss = training.wrapped(**inputs)
             # DDP averages over the processes, and the loss is a mean over the step's targets.
             accelerator.backward(micro_loss * (share.ranks / max(targets, 1)))

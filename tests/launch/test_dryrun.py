@@ -44,7 +44,7 @@ exec env/bin/python -u -m submitit.core._submit runs/demo/jobs/001
 # jobs needed  unknown until the first job has run
 # GPU-hours    unknown until the first job has run
 # disk         unknown: no safetensors file here tells the model's size
-# GPU memory   unknown: no safetensors file here tells the model's size
+# GPU memory   unknown: its config.json names no model_type
 # start        Slurm does not say
 """
 LOCAL = """\

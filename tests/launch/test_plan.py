@@ -384,3 +384,41 @@ def test_eight_bits_are_refused_on_a_card_that_cannot_multiply_them(desk: Desk) 
     assert fault in desk.faults(*lora)
     desk.change("gpu: V100\n", "gpu: A100\ngpu_arch: sm_80\n", "site.yaml")
     assert "int8" not in "".join(desk.run("submit", "demo.yaml", "--dry-run", *lora).err)
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (
+            ("train.offload=true",),
+            "--set train.offload: train.offload puts into the host's memory what is sharded, and train.sharding = "
+            '"none". Write "zero2" or "full" there, or remove train.offload.',
+        ),
+        (
+            ("train.sharding=full",),
+            '--set train.sharding: train.sharding = "full" shares among processes, and there is one. '
+            "Write `offload: true` beside it, or remove it, or ask for more GPUs.",
+        ),
+        (
+            ("train={steps: 10, sharding: zero2, offload: true}", "resources={gpus: 0, walltime: 1:00}"),
+            "--set train: train.offload needs a GPU to take the load off. Remove it.",
+        ),
+        (
+            ("train={steps: 10, sharding: zero2, optimizer: adamw-8bit}", "resources.gpus=2"),
+            '--set train: train.sharding = "zero2": train.optimizer = "adamw-8bit" quantises blocks that a shard '
+            'would cut. Use "adamw", whose moments are shared then, or remove train.sharding.',
+        ),
+        (
+            ("train.sharding=zero2", "resources.gpus=2", "lora={rank: 8}"),
+            '--set train.sharding: train.sharding = "zero2" is for training all weights, and lora is given. '
+            "Remove it: what is not trained needs neither gradients nor moments.",
+        ),
+    ],
+)
+def test_settings_of_memory_that_contradict_each_other_are_refused(
+    desk: Desk, sets: tuple[str, ...], message: str
+) -> None:
+    assert desk.faults(*(word for text in sets for word in ("--set", text))) == [message]

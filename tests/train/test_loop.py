@@ -49,10 +49,21 @@ def test_the_generator_of_a_gpu_is_set_though_cuda_begins_only_now(monkeypatch: 
 
 @pytest.mark.parametrize(
     ("change", "exactness"),
-    [({}, "bit-exact"), ({"threads": 2}, "sample-exact"), ({"data": "other"}, "refused"), ({"seed": 1}, "refused")],
+    [
+        ({}, "bit-exact"),
+        ({"threads": 2}, "sample-exact"),
+        ({"data": "other"}, "refused"),
+        ({"seed": 1}, "refused"),
+        ({"optimizer": "adamw-8bit"}, "refused"),
+    ],
 )
 def test_a_changed_precondition_is_named(change: dict[str, object], exactness: str) -> None:
-    before = {"data": "hash", "seed": 0, "threads": 1}
+    before = {"data": "hash", "seed": 0, "threads": 1, "optimizer": "adamw"}
     level, words = compare(before, {**before, **change})
     assert level == exactness
     assert words == [f"{name} {before[name]} -> {value}" for name, value in change.items()]
+
+
+def test_what_may_give_other_bits_each_time_is_never_called_bit_exact() -> None:
+    loose = {"data": "hash", "deterministic": False}
+    assert compare(loose, loose) == ("sample-exact", [])
