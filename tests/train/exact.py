@@ -48,7 +48,7 @@ def settings(case: dict[str, Any], ranks: int) -> dict[str, Any]:
 
 def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, ranks: int, stops: tuple[int, ...]) -> Any:
     """What a run that is stopped after these steps comes to, as rank 0 has it: weights and curve."""
-    from hpcft.rundir import RunDir
+    from hpcft.rundir import RunDir, write_json
     from hpcft.train.loop import train
     from tests.promise import outcome
     from tests.train.pieces import begin, make_run
@@ -56,6 +56,9 @@ def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, rank
     run = make_run(parts, path, **settings(case, ranks)) if rank == 0 else RunDir(path)
     meet()
     for number, stop in enumerate([*stops, STEPS + 1], 1):
+        if rank == 0:  # a job that was never submitted has no part in the curve
+            run.job(number).path.mkdir(parents=True)
+            write_json(run.job(number).path / "submitted.json", {"slurm_id": str(number), "walltime": 3600})
         training = begin(run, number)
         training.control.stop_file = At(training, stop)  # type: ignore[assignment]
         ended = train(training)

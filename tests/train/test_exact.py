@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hpcft.job.workers import find_meeting
+from tests.train.exact import STEPS
 from tests.train.pieces import make_parts
 
 CASES = {
@@ -62,5 +63,6 @@ def test_every_way_to_train_comes_out_the_same_in_three_pieces(
     assert found.keys() == CASES.keys()
     differ = [name for name, both in found.items() if both["whole"] != both["cut"]]
     assert not differ
+    assert all(len(both["whole"][1]) == STEPS for both in found.values())
     weights = [both["whole"][0] for both in found.values()]
     assert len(set(weights)) >= len(weights) // 3, "the cases do not differ among themselves: this compares nothing"
