@@ -57,7 +57,7 @@ def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, rank
     meet()
     for number, stop in enumerate([*stops, STEPS + 1], 1):
         if rank == 0:  # a job that was never submitted has no part in the curve
-            run.job(number).path.mkdir(parents=True)
+            run.job(number).path.mkdir(parents=True, exist_ok=True)
             write_json(run.job(number).path / "submitted.json", {"slurm_id": str(number), "walltime": 3600})
         training = begin(run, number)
         training.control.stop_file = At(training, stop)  # type: ignore[assignment]
