@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,10 +177,8 @@ def newest_valid(
         seen = [check(folder)]
         seen = control.gather(seen[0]) if control else seen
         if not any(seen):
-            for newer in steps[steps.index(step) + 1 :] if first else ():
-                aside = run.checkpoints / f"damaged-step-{newer:08d}"
-                shutil.rmtree(aside, ignore_errors=True)
-                (run.checkpoints / f"step-{newer:08d}").rename(aside)
+            if first:
+                _set_aside(run, [newer for newer in steps if newer > step])
             return read(run, step), problems
         if not all(seen):
             raise RuntimeError(f"{folder} is sound for some processes, and for others not: {seen}")
@@ -189,6 +187,15 @@ def newest_valid(
         fix = f"Delete {run.checkpoints} to begin at step 0, then resume."
         raise UserError(Fault(str(run.checkpoints), f"no checkpoint is sound: {'; '.join(problems)}.", fix))
     return None, problems
+
+
+def _set_aside(run: RunDir, steps: Sequence[int]) -> None:
+    """Keep damaged checkpoints for whoever wants to look at them, but none of an earlier time."""
+    if steps:
+        for old in run.checkpoints.glob("damaged-step-*"):
+            shutil.rmtree(old, ignore_errors=True)
+    for step in steps:
+        (run.checkpoints / f"step-{step:08d}").rename(run.checkpoints / f"damaged-step-{step:08d}")
 
 
 def read(run: RunDir, step: int) -> Checkpoint:

@@ -6,12 +6,17 @@ import contextlib
 import errno
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
 
 from hpcft.curves.writer import CurveWriter
 from hpcft.interval import save_interval, time_between_failures
 from hpcft.schema import memory_bytes
 from hpcft.train import checkpoint
+from hpcft.train.blocks import Pieces
 from hpcft.train.costs import Costs, measure_save
 from hpcft.train.final import put_back, write_best
 from hpcft.train.hostmemory import available
@@ -139,7 +144,7 @@ class Saver:
     def _begin(self, whole: bool, best: bool) -> None:
         """Let the writer begin: a whole checkpoint, best/, or both. Tensors must not change before `_before_update`."""
         training = self.training
-        position, progress, recipe = training.position, training.progress, training.recipe.train
+        position, progress = training.position, training.progress
         if whole:
             self.due, self.last_begun = False, position.step
         if training.control.rank > 0 and not self._sharded:
@@ -150,13 +155,11 @@ class Saver:
             return
         started = time.monotonic()
         progress.say(phase="save")
-        # The curve first, so that what a resume keeps is on disk too.
-        curve_on_disk = self.curve.durable() if self.curve else lambda: None
+        self.curve_on_disk = self.curve.durable() if self.curve else lambda: None
         scaler = training.accelerator.scaler
-        here = asdict(position)
         state = {
             "step": position.step,
-            "position": here,
+            "position": asdict(position),
             "fingerprint": fingerprint(training),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
@@ -169,33 +172,38 @@ class Saver:
         else:
             files = {file: tensor_file(content) for file, content in tensors.items()}
             weights = tensors["model"]
-        limit = memory_bytes(recipe.keep_bytes) if recipe.keep_bytes else None
-
-        def work() -> None:
-            if copies:
-                self.snapshot.wait()
-            curve_on_disk()
-            refusal = None
-            if best:
-                try:
-                    write_best(training, weights, here["best"], here["best_step"])
-                    self.best = here["best"], here["best_step"]
-                except OSError as error:
-                    refusal = error
-                    here["best"], here["best_step"] = self.best  # what the checkpoint says is what best/ holds
-            if whole:
-                checkpoint.save(training.run, state, files, recipe.keep_checkpoints, limit)
-            if refusal:
-                raise refusal
-
         self.begun = (position.step, position.evaluated) if whole else None
-        self.writer.start(position.step, work)
+        self.writer.start(
+            position.step, lambda: self._write(state, files if whole else None, weights if best else None)
+        )
         if not copies:
             self.writer.wait()
         self.stall = time.monotonic() - started
         progress.spent("save", self.stall)
         progress.say(saving_since=time.time(), phase="train")
         training.control.forget_look()
+
+    def _write(
+        self, state: dict[str, Any], files: Mapping[str, Pieces] | None, best: Mapping[str, Tensor] | None
+    ) -> None:
+        """What the writer does: best/, where these weights are the best, and then the checkpoint, if it is one."""
+        training, recipe, here = self.training, self.training.recipe.train, state["position"]
+        if self.copies:
+            self.snapshot.wait()
+        self.curve_on_disk()  # first, so that what a resume keeps is on disk too
+        refusal = None
+        if best is not None:
+            try:
+                write_best(training, best, here["best"], here["best_step"])
+                self.best = here["best"], here["best_step"]
+            except OSError as error:
+                refusal = error
+                here["best"], here["best_step"] = self.best  # what the checkpoint says is what best/ holds
+        if files is not None:
+            limit = memory_bytes(recipe.keep_bytes) if recipe.keep_bytes else None
+            checkpoint.save(training.run, state, files, recipe.keep_checkpoints, limit)
+        if refusal:
+            raise refusal
 
     def _before_update(self) -> None:
         """Wait until the copy is whole, which is made while the next step computes its gradient."""

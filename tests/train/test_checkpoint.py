@@ -78,6 +78,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     save(run, model, optimizer, 2, keep=1)
     assert run.saved_steps() == [2]
     assert (run.checkpoints / "damaged-step-00000002").is_dir()
+    save(run, model, optimizer, 3)
+    (run.checkpoints / "step-00000003/state.json").unlink()
+    assert checkpoint.newest_valid(run)[1]
+    assert [path.name for path in run.checkpoints.glob("damaged-*")] == ["damaged-step-00000003"], "they do not pile up"
 
 
 def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, model: LossModel) -> None:
