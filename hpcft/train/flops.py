@@ -82,7 +82,8 @@ def count(model: Any) -> Flops | None:
         layers, heads, width = config.num_hidden_layers, config.num_attention_heads, config.hidden_size
     except AttributeError:
         return None
-    head = model.get_output_embeddings()
+    if (head := model.get_output_embeddings()) is None:
+        return None
     body, learns = 0, False  # whether anything between the tokens and here learns
     for module in model.modules():
         if module is not head:
