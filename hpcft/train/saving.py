@@ -163,7 +163,7 @@ class Saver:
             "fingerprint": fingerprint(training),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
-        copies = self._has_room()
+        copies = self._sharded or self._has_room()  # what is in parts can only be written as a copy
         if copies:
             files = self.snapshot.begin(tensors)
             weights = self.snapshot.tensors("model")
