@@ -11,7 +11,7 @@ from tests.benchmarks.rows import Row
 from tests.benchmarks.turns import Facts, in_turns
 from tests.benchmarks.work import QUARTER, TEMPLATE, Shape, make_model, make_run, tokenizer_of, write_prompts
 
-STEPS = 10
+STEPS = 8
 ROWS = 2048
 BATCH, MICRO = 16, 8
 SHORTEST, LONGEST = 10, 250

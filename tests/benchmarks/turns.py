@@ -36,8 +36,9 @@ class Turns:
         self.wait()
 
     def wait(self) -> None:
-        """Until it is our turn."""
-        sys.stdin.readline()
+        """Until it is our turn; for ever gone where the benchmark is."""
+        if not sys.stdin.readline():
+            os._exit(1)
         self.tokens, self._began = 0, time.perf_counter()
 
     def say(self, **facts: float) -> None:
