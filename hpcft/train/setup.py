@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,13 +15,20 @@ from hpcft.data.batches import Share
 from hpcft.data.features import Features
 from hpcft.data.order import RowOrder, TokenOrder
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Recipe
+from hpcft.recipe import Model, Recipe
 from hpcft.rundir import JobDir, RunDir
 from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
 from hpcft.train.control import Control
 from hpcft.train.evaluate import choice_test
-from hpcft.train.model import checkpoint_activations, load_tokenizer, packs_exactly, padding_token, pin_revision
+from hpcft.train.model import (
+    LossModel,
+    checkpoint_activations,
+    load_tokenizer,
+    packs_exactly,
+    padding_token,
+    pin_revision,
+)
 from hpcft.train.optimizer import make_optimizer
 from hpcft.train.progress import Progress, first_progress
 from hpcft.train.resume import resume
@@ -28,6 +36,7 @@ from hpcft.train.splits import features_of
 from hpcft.train.training import Training
 
 WARMUP_PASSES = 2
+Prepared = tuple[LossModel, Any, Any, str | None]
 
 
 def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = None) -> Training:
@@ -54,6 +63,29 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     if not run.saved_steps() and (test := choice_test(recipe, tokenizer)):  # else an earlier job has done so
         test.check()
     progress.lap("data")
+    model, wrapped, optimizer, frozen = prepare_model(recipe, source, accelerator, control)
+    micro = recipe.train.micro_batch_size
+    if micro == "auto":
+        from hpcft.train.micro import Trial, largest_micro_batch  # what it imports, others need not
+
+        here = recipe.model_copy(update={"model": source})
+        micro = largest_micro_batch(here, run, control, Trial(model, accelerator))
+    share = make_share(recipe, train, micro, control)
+    pad = padding_token(tokenizer)
+    training = Training(
+        run, job, recipe, control, progress, accelerator, tokenizer, pad,
+        model, wrapped, optimizer, train, validation, share, total, frozen,
+    )  # fmt: skip
+    progress.lap("model")
+    warm_up(training)
+    progress.lap("warm-up")
+    resume(training)
+    progress.lap("checkpoint")
+    return training
+
+
+def prepare_model(recipe: Recipe, source: Model, accelerator: Accelerator, control: Control) -> Prepared:
+    """The bare model, the same as it is trained, its optimizer, and the hash of what is frozen. Raises UserError."""
     straight = accelerator.device.type == "cuda" and recipe.train.sharding == "none"
     model = load_adapted(recipe, source, accelerator.device if straight else None)
     if recipe.train.grouping == "packed" and not packs_exactly(model):
@@ -75,24 +107,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
 
         wrapped = shard(model, accelerator, recipe.train)
         optimizer = accelerator.prepare(make_optimizer(recipe, model))
-    micro = recipe.train.micro_batch_size
-    if micro == "auto":
-        from hpcft.train.micro import Trial, largest_micro_batch  # what it imports, others need not
-
-        here = recipe.model_copy(update={"model": source})
-        micro = largest_micro_batch(here, run, control, Trial(model, accelerator))
-    share = make_share(recipe, train, micro, control)
-    pad = padding_token(tokenizer)
-    training = Training(
-        run, job, recipe, control, progress, accelerator, tokenizer, pad,
-        model, wrapped, optimizer, train, validation, share, total, frozen,
-    )  # fmt: skip
-    progress.lap("model")
-    warm_up(training)
-    progress.lap("warm-up")
-    resume(training)
-    progress.lap("checkpoint")
-    return training
+    return model, wrapped, optimizer, frozen
 
 
 def make_share(recipe: Recipe, features: Features, micro_batch_size: int, control: Control) -> Share:

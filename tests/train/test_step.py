@@ -80,3 +80,13 @@ def test_steps_that_are_left_out_without_end_stop_the_run(parts: Path, tmp_path:
     spoil(training, set(range(6, 1000)))
     with pytest.raises(UserError, match="20 steps in a row changed no weight, the last is 23: the loss is nan"):
         train(training)
+
+
+def test_evaluation_changes_nothing_of_the_training(parts: Path, tmp_path: Path) -> None:
+    found = []
+    for every in (None, 1):
+        validation = {"data": {"validation": str(parts / "rows.jsonl")}, "evaluate": {"every": every}} if every else {}
+        training = begin(make_run(parts, tmp_path / f"every-{every}", {"steps": 4}, **validation))
+        assert train(training) == "finished"
+        found.append(digest(training))
+    assert found[0] == found[1]
