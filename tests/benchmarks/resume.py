@@ -22,7 +22,7 @@ ROWS = 1_200_000
 BATCH = 8
 FAR = 1_000_000 // BATCH
 """Step at which row 1,000,000 comes."""
-TIMES = 5
+TIMES = 3
 
 
 def resume_rows(folder: Path) -> Iterator[Row]:
