@@ -16,7 +16,7 @@ from tests.benchmarks.work import TEMPLATE, Shape, make_model, make_run, tokeniz
 
 SHAPE = Shape(width=512, layers=10, heads=8, vocabulary=20_000)
 """42M parameters: weights and two moments of AdamW in fp32 are 500 MB."""
-TIMES = 6
+TIMES = 5
 BATCH = 1
 
 

@@ -145,11 +145,11 @@ def trainer(run: RunDir, turns: Turns, only: Sequence[int] | None = None, **more
         model=model,
         args=arguments,
         train_dataset=rows if only is None else rows.select(only),
-        data_collator=counting(collate, turns),
+        data_collator=collate,
         processing_class=tokenizer,
         callbacks=[_Turning(turns)],
     )
-    made.train()
+    counting(made, turns).train()
     return model
 
 
@@ -179,8 +179,7 @@ def trl(run: RunDir, turns: Turns) -> Any:
         processing_class=tokenizer,
         callbacks=[_Turning(turns)],
     )
-    made.data_collator = counting(made.data_collator, turns)
-    made.train()
+    counting(made, turns).train()
     return model
 
 
@@ -218,15 +217,16 @@ def rows_of(features: Features) -> Any:
     return Dataset.from_list(rows)
 
 
-def counting(collate: Callable[[Sequence[Any]], Any], turns: Turns) -> Callable[[Sequence[Any]], Any]:
-    """The same collator, which counts tokens."""
+def counting(made: Any, turns: Turns) -> Any:
+    """The same Trainer, which counts tokens as it computes them: its loader is a batch ahead."""
+    training_step = made.training_step
 
-    def count(rows: Sequence[Any]) -> Any:
-        batch = collate(rows)
-        turns.tokens += int(batch["attention_mask"].sum())
-        return batch
+    def count(model: Any, inputs: Any, *more: Any) -> Any:
+        turns.tokens += int(inputs["attention_mask"].sum())
+        return training_step(model, inputs, *more)
 
-    return count
+    made.training_step = count
+    return made
 
 
 @torch.no_grad()
