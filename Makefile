@@ -2,6 +2,7 @@
 # make demo    fine-tune a small real model on this machine, in a chain of jobs
 # make test    everything: linters and all tests, those that start a real Slurm too
 # make quick   the tests that start nothing (under a minute)
+# make exact   every way to train, cut and uncut, on one, two and four processes
 # make lint    ruff and mypy
 # make bench   speed beside other tools, to build/bench.json (about ten minutes)
 # make bench-chain   the same for a chain of jobs on a private Slurm (ten minutes of walltimes)
@@ -19,7 +20,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 
-.PHONY: all demo test quick bench bench-chain bench-gpu lint parts clean
+.PHONY: all demo test quick exact bench bench-chain bench-gpu lint parts clean
 all: test
 
 # .venv/complete is there when everything is; torch comes first and pinned, lest another package bring a larger one.
@@ -53,6 +54,9 @@ test: .venv/complete
 
 quick: .venv/complete
 	$(BIN)/python -m pytest -m "not slurm and not browser and not server and not slow"
+
+exact: .venv/complete
+	HPCFT_EXACT=1 $(BIN)/python -m pytest tests/train/test_exact.py
 
 bench: .venv/complete
 	$(BIN)/python -m tests.benchmarks

@@ -111,9 +111,8 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize(("processes", "steps"), [(2, 400), (4, 160)])
-def test_a_stop_and_a_kill_on_several_processes_end_as_one_job(parts: Path, processes: int, steps: int) -> None:
-    runs = parts / f"runs{processes}"
+def test_a_stop_and_a_kill_on_four_processes_end_as_one_job(parts: Path) -> None:
+    runs, steps, processes = parts / "several", 160, 4
     whole = run_whole(make_recipe(parts, "whole", steps, processes), runs)
     recipe = make_recipe(parts, "pieces", steps, processes)
     assert hpcft("submit", recipe, "--runs", runs).returncode == 0
