@@ -220,8 +220,12 @@ def test_logs_are_followed_across_jobs(parts: Path, tmp_path: Path) -> None:
 
 def test_two_supervisors_never_write_to_one_run(parts: Path, tmp_path: Path) -> None:
     run = started(parts, tmp_path, "locked", LONG)
-    code = "import hpcft.job.supervisor as s; s.LOCK_PATIENCE = 1.0; print(s.run_job(*__import__('sys').argv[1:2], 2))"
+    supervisor = job_tree(run.job(1))[0]
+    code = "import sys, hpcft.job.handover as h; h.LONGEST = 1.0\n"
+    code += "from hpcft.job.supervisor import run_job; print(run_job(sys.argv[1], 2))"
+    os.kill(supervisor, signal.SIGSTOP)  # else it would save and end for the later job
     done = subprocess.run([sys.executable, "-c", code, run.path], capture_output=True, text=True, env=ENVIRONMENT)
+    os.kill(supervisor, signal.SIGCONT)
     assert done.stdout.strip() == "locked", done.stderr
     job = running_job(run)
     assert job and job.number == 1 and local.is_running(job)

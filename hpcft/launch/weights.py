@@ -6,9 +6,10 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpcft.recipe import Recipe
+if TYPE_CHECKING:  # an env that lacks what recipes need fetches models too
+    from hpcft.recipe import Recipe
 
 FORMS = (
     ("model.safetensors", "model.safetensors.index.json"),
