@@ -1,7 +1,7 @@
 # make .venv   a virtual environment with everything (about three minutes, 2 GB)
 # make demo    fine-tune a small real model on this machine, in a chain of jobs
 # make test    everything: linters and all tests, those that start a real Slurm too
-# make quick   the tests that start nothing (under a minute)
+# make quick   the tests that start nothing (two minutes)
 # make exact   every way to train, cut and uncut, on one, two and four processes
 # make lint    ruff and mypy
 # make bench   speed beside other tools, to build/bench.json (about ten minutes)
@@ -53,7 +53,7 @@ test: .venv/complete
 	$(BIN)/python -m pytest --numprocesses 2 --durations 25
 
 quick: .venv/complete
-	$(BIN)/python -m pytest -m "not slurm and not browser and not server and not slow"
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slurm and not browser and not server and not slow"
 
 exact: .venv/complete
 	HPCFT_EXACT=1 $(BIN)/python -m pytest tests/train/test_exact.py

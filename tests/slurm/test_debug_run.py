@@ -75,10 +75,10 @@ def checkout(site: Site) -> str:
     """A checkout of hpcft that somebody works on."""
     folder = site.folder / "checkout"
     shutil.copytree(Path(hpcft.__file__).parent, folder / "hpcft", ignore=shutil.ignore_patterns("__pycache__"))
-    loop = folder / "hpcft/train/loop.py"
-    text = loop.read_text()
+    file = folder / "hpcft/train/step.py"
+    text = file.read_text()
     assert text.count(STEP) == 1
-    loop.write_text(text.replace(STEP, STEP + EDIT))
+    file.write_text(text.replace(STEP, STEP + EDIT))
     return str(folder)
 
 
