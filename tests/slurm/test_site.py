@@ -170,7 +170,7 @@ def test_check_agrees_with_a_true_file_and_names_what_is_not(site: Site) -> None
         'hpcft: wrong.yaml:2: max_walltime = "18:00:00": your association or qos allows 2:00:00. Write "2:00:00".',
         "hpcft: wrong.yaml:3: max_submit = 20: Slurm takes 6 jobs of yours. Write 6.",
         'hpcft: wrong.yaml:7: reservation = "course": Slurm has no such reservation. Remove it: there is none at all.',
-        'hpcft: wrong.yaml:8: exclude = "nosuch[1-2]": Slurm has no node nosuch1, and sbatch would refuse every job. '
+        'hpcft: wrong.yaml:9: exclude = "nosuch[1-2]": Slurm has no node nosuch1, and sbatch would refuse every job. '
         "Remove it.",
     ]
     with pytest.raises(LabError, match="Invalid node name specified"):
