@@ -26,7 +26,7 @@ def test_conda_reads_them_as_we_do() -> None:
 def test_pip_resolves_them_to_a_torch_that_a_v100_still_runs(tmp_path: Path) -> None:
     """The file for CPUs wants an index of its own, which continuous integration may not reach."""
     volta, ampere = (read_env_file(ENVS / f"{name}.yml", "x") for name in ("v100", "ampere"))
-    assert set(volta.pip) < set(ampere.pip), "what resolves for one resolves for the other"
+    assert set(volta.pip) <= set(ampere.pip), "what resolves for one resolves for the other"
     options = ["--dry-run", "--ignore-installed", "--use-feature=fast-deps", "--only-binary=:all:"]
     report = tmp_path / "report.json"
     pip = [sys.executable, "-m", "pip", "--quiet", "install", *options, f"--report={report}"]
