@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
 import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from hpcft.train.writer import Writer
 KILLS = 40
 
 
-def save_for_ever(path: Path, first: int, told: int) -> None:
+def save_for_ever(path: Path, first: int, told: Connection) -> None:
     """Save a checkpoint a step, beside a training that changes its tensors meanwhile; tell each step that is whole."""
     run, writer, snapshot = RunDir(path), Writer(), Snapshot(cuda=False)
     weight = torch.empty(50_000)
@@ -34,25 +36,28 @@ def save_for_ever(path: Path, first: int, told: int) -> None:
         weight.fill_(-1.0)
         outcome = writer.collect(wait=True)
         assert outcome and outcome.error is None
-        os.write(told, step.to_bytes(8, "little"))
+        told.send(step)
 
 
 def test_a_kill_at_any_instant_of_a_save_leaves_the_newest_whole_and_no_debris(tmp_path: Path) -> None:
     run, chance, newest = RunDir(tmp_path), random.Random(0), 0
-    fork = multiprocessing.get_context("fork")
+    # Not forked from this process, whose threads torch has in use: from one that has only imported what is needed.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     for number in range(KILLS):
-        read, write = os.pipe()
-        saving = fork.Process(target=save_for_ever, args=(tmp_path, newest, write))
+        read, write = context.Pipe(duplex=False)
+        saving = context.Process(target=save_for_ever, args=(tmp_path, newest, write))
         saving.start()
-        os.close(write)
+        write.close()
         if number % 4 == 0:
-            newest = int.from_bytes(os.read(read, 8), "little")  # it gets somewhere
+            newest = read.recv()  # it gets somewhere
         time.sleep(chance.random() * 0.03)
         os.kill(saving.pid or 0, signal.SIGKILL)
         saving.join()
-        while data := os.read(read, 8):
-            newest = int.from_bytes(data, "little")
-        os.close(read)
+        with contextlib.suppress(EOFError):
+            while True:
+                newest = read.recv()
+        read.close()
         found, problems = checkpoint.newest_valid(run)
         assert found is not None and problems == []
         assert found.step in (newest, newest + 1), "what was told to be whole, or a rename that nobody heard of"
