@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -101,12 +101,15 @@ def test_a_length_beyond_a_gibibyte_is_corrupt_even_with_a_right_checksum() -> N
     assert read_frames(length + struct.pack("<I", mask(crc32c(length)))).tail is Tail.CORRUPT
 
 
+@example([], [b""], bytes(8), 12)
 @given(payload_lists, payload_lists.filter(bool), st.binary(max_size=30), st.integers(1, 15))
 def test_what_was_appended_behind_a_tear_is_rescued(
     before: list[bytes], after: list[bytes], torn: bytes, missing: int
 ) -> None:
     good = encode_frames(before)
     half = encode_frame(torn)[:-missing]
+    # By chance what follows may complete it: eight zeros have the checksum of an empty frame's length.
+    assume(not read_frames(half + encode_frames(after)).payloads)
     data = good + half + encode_frames(after)
     rescued = rescue_frames(data)
     assert rescued.payloads == before + after
