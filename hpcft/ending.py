@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hpcft.rundir import JobDir, RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import JobDir, RunDir
 
 ENDINGS = {
     "finished": "trained to the last step",

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from hpcft.errors import Fault, UserError
 from hpcft.schema import (
     Command,
     Constraint,
     Count,
-    Loader,
     Mail,
     Memory,
     Name,
@@ -27,15 +17,7 @@ from hpcft.schema import (
     SlurmName,
     Walltime,
     Webhook,
-    expand,
-    explain,
-    explain_syntax,
-    place,
-    read_yaml,
-    sections,
 )
-
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class Model(Section):
@@ -244,151 +226,3 @@ class Recipe(Section):
     def local_processes(self) -> int:
         """Training processes of one node."""
         return self.resources.gpus or self.resources.processes or 1
-
-
-@dataclass(frozen=True)
-class RecipeFile:
-    """A recipe with what is needed to point at the line of a fault."""
-
-    path: Path
-    recipe: Recipe
-    lines: dict[str, int] = field(default_factory=dict)
-    overrides: tuple[str, ...] = ()
-    doubtful: frozenset[str] = frozenset()
-    """Top keys with a fault in them: what lies below is not what the user meant."""
-
-    def where(self, key: str) -> str:
-        """`jobs/demo.yaml:7` for a dotted key, or `--set key` where it, or what holds it, was overridden."""
-        for text in self.overrides:
-            given = text.split("=", 1)[0].strip()
-            made = key not in self.lines and given.startswith(f"{key}.")  # the section is not in the file
-            if made or f"{key}.".startswith(f"{given}."):
-                return f"--set {given}"
-        return place(self.path, self.lines, key)
-
-
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
-    """The recipe in a YAML file, with `section.key=value` overrides. Raises UserError with every fault in it."""
-    file, faults = check_recipe(path, overrides)
-    if faults or file is None:
-        raise UserError(faults)
-    return file
-
-
-def check_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RecipeFile | None, list[Fault]]:
-    """The recipe less what is wrong in it, and its faults; None for the recipe where too little is left.
-
-    Raises UserError if the file cannot be read, or not as YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(Fault(str(path), f"cannot be read: {reason}.")) from None
-    values, lines = read_yaml(path, text)
-    for key, section in sections(Recipe).items():
-        if section and key in values and values[key] is None:
-            values[key] = {}  # all its lines are comments
-    faults = [fault for text in overrides for fault in apply_override(values, text)]
-    doubtful = {text.partition("=")[0].partition(".")[0].strip() for text in overrides if faults}
-    file = RecipeFile(path, Recipe.model_construct(), lines, tuple(overrides))
-    try:
-        recipe = _validate(values)
-    except ValidationError as error:
-        faults += explain(error, file.where, Recipe)
-        doubtful |= {str(detail["loc"][0]) for detail in error.errors()}
-        try:
-            recipe = _validate(_without(values, [detail["loc"][:2] for detail in error.errors()]))
-        except ValidationError:
-            return None, faults
-    recipe = _resolve(recipe, path.absolute().parent)
-    return RecipeFile(path, recipe, lines, tuple(overrides), frozenset(doubtful)), faults
-
-
-def _validate(values: Mapping[str, Any]) -> Recipe:
-    return Recipe.model_validate_json(json.dumps(values, default=str))
-
-
-def _without(values: Mapping[str, Any], locations: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
-    """The values less what stands at these places, each a key, or a section and a key."""
-    kept = {}
-    for key, value in values.items():
-        if (key,) in locations:
-            continue
-        if isinstance(value, dict):
-            value = {inner: item for inner, item in value.items() if (key, inner) not in locations}
-        kept[key] = value
-    return kept
-
-
-def apply_override(values: dict[str, Any], text: str) -> list[Fault]:
-    """Put one `section.key=value` into the values; the value is typed as YAML would type it."""
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        return [Fault(f"--set {text}", f"names no {'value' if key else 'key'}.", "Write section.key=value.")]
-    try:
-        parsed = yaml.load(value, Loader=Loader)
-        json.dumps(parsed, default=str)
-    except yaml.YAMLError as error:
-        # What has been read and has a wrong content is quoted already, or has a tag.
-        fix = "" if isinstance(error, yaml.constructor.ConstructorError) else "Quote it."
-        return [Fault(f"--set {key}", f"{value!r} is no YAML value: {explain_syntax(value, error)[1]}.", fix)]
-    except ValueError:
-        return [Fault(f"--set {key}", f"{value!r} holds an alias of what it stands in.", "Remove that *alias.")]
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            return [Fault(f"--set {key}", f'"{section}" is no section of the recipe.', "Write section.key=value.")]
-        values = inner
-    values[last] = parsed
-    return []
-
-
-def is_path(text: str) -> bool:
-    """Whether a cluster or env is meant by its place and not by its name."""
-    return "/" in text or text.endswith((".yaml", ".yml"))
-
-
-def _resolve(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with every path absolute: relative ones stand beside the recipe, wherever hpcft is called.
-
-    And with one of batch_size and batch_tokens where the user gave no more.
-    """
-
-    def absolute(text: str | None) -> str | None:
-        return None if text is None else str((folder / expand(text)).resolve())
-
-    data = recipe.data.model_copy(
-        update={key: absolute(getattr(recipe.data, key)) for key in ("train", "validation", "test", "template")}
-    )
-    model = recipe.model
-    if not is_hub_id(model.path, folder):
-        model = model.model_copy(update={"path": absolute(model.path)})
-    named = {
-        # Not resolved: an env that is reached through a link keeps the prefix that its scripts were made for.
-        key: os.path.abspath(folder / expand(text))  # noqa: PTH100
-        for key in ("cluster", "env")
-        if (text := getattr(recipe, key)) and is_path(text)
-    }
-    notify = resolve_notify(recipe.notify, folder)
-    train = recipe.train
-    if train.batch_tokens and "batch_size" not in train.model_fields_set:  # its default is for who gives neither
-        train = train.model_copy(update={"batch_size": None})
-    return recipe.model_copy(update={"data": data, "model": model, "train": train, "notify": notify, **named})
-
-
-def resolve_notify(notify: Notify, folder: Path) -> Notify:
-    """The same with its program's path absolute; a mere name is looked for on PATH when the time comes."""
-    words = shlex.split(notify.command or "")
-    if not words or "/" not in words[0]:
-        return notify
-    program = str((folder / expand(words[0])).resolve())
-    return notify.model_copy(update={"command": shlex.join([program, *words[1:]])})
-
-
-def is_hub_id(text: str, folder: Path) -> bool:
-    """Whether a model's path can only mean a hub id: shaped like one, and no such folder beside the recipe."""
-    # os.path, since Path.exists raises for a name that is too long, and for a folder that may not be entered.
-    return bool(HUB_ID.fullmatch(text)) and text[0] not in "./~" and not os.path.exists(folder / text)  # noqa: PTH110

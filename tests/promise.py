@@ -16,8 +16,9 @@ import yaml
 
 from hpcft.cli.looking import job_curves
 from hpcft.curves.stitch import stitch
+from hpcft.disk import read_json
 from hpcft.launch import local
-from hpcft.rundir import JobDir, RunDir, read_json
+from hpcft.rundir import JobDir, RunDir
 from tests.parts import make_tiny_gpt2, write_rows
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}

@@ -13,11 +13,12 @@ from typer.main import get_command
 
 from hpcft import cli
 from hpcft.cli.app import VERBS, runs_folder
+from hpcft.disk import write_json
 from hpcft.errors import UserError
 from hpcft.launch.jobstatus import JobStatus
 from hpcft.launch.show import print_jobs, print_runs
 from hpcft.launch.status import RunStatus
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 from tests.curves.chains import add_points
 from tests.desk import Desk, make_desk
 

@@ -36,7 +36,7 @@ def test_the_readme_names_every_verb() -> None:
 
 
 def test_the_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
-    from hpcft.recipe import read_recipe
+    from hpcft.recipefile import read_recipe
 
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None

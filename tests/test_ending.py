@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.ending import ENDINGS, MAY_RETURN, NEUTRAL, STATES, close_gone, close_waiting, last_granted, write_ending
-from hpcft.rundir import JobDir, RunDir, write_json
+from hpcft.rundir import JobDir, RunDir
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcft.disk import read_json
 from hpcft.launch import local
-from hpcft.rundir import RunDir, read_json
+from hpcft.rundir import RunDir
 from tests.promise import (
     descendants,
     hpcft,

@@ -12,16 +12,21 @@ import pytest
 import hpcft
 
 ROOT = Path(hpcft.__file__).parent
-BASE = {"borrow", "ending", "interval", "rundir", "recipe", "template", "schema", "errors"}
+SCHEMA = {"schema", "yamlfile", "errors"}
+RUN = {"rundir", "disk", "recipe", *SCHEMA}
+BASE = {"borrow", "ending", "interval", "template", "recipefile", *RUN}
 ALLOWED = {
     "errors": set(),
     "interval": set(),
-    "borrow": {"rundir", "recipe", "schema", "errors"},
     "template": set(),
+    "disk": {"errors"},
+    "yamlfile": {"errors"},
     "schema": {"errors"},
     "recipe": {"schema", "errors"},
-    "rundir": {"recipe", "schema", "errors"},
-    "ending": {"rundir", "recipe", "schema", "errors"},
+    "recipefile": {"recipe", *SCHEMA},
+    "rundir": {"recipe", "disk", *SCHEMA},
+    "borrow": RUN,
+    "ending": RUN,
     "curves": BASE,
     "launch": BASE,
     "job": {"launch", "curves", *BASE},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hpcft.schema import memory_bytes
+import pytest
+
+from hpcft.schema import memory_bytes, walltime_seconds
 
 
 def test_amounts_of_memory_are_read_as_slurm_writes_them() -> None:
@@ -11,3 +13,17 @@ def test_amounts_of_memory_are_read_as_slurm_writes_them() -> None:
     ]  # fmt: skip
     assert (memory_bytes("512"), memory_bytes("512", "")) == (512 << 20, 512)  # sbatch's and sacct's
     assert [memory_bytes(text) for text in ("", "4000Mc", "64GB", "1.2.3G")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0:40", 40), ("30:00", 1800), ("2:00:00", 7200), ("1-00:00:05", 86405), ("100:00:00", 360000)],
+)
+def test_a_walltime_is_read_as_slurm_reads_it(text: str, seconds: int) -> None:
+    assert walltime_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2h", "120", "0:00", "2:0:0", "-1:00:00", "1:00:00 "])
+def test_what_is_no_walltime_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no walltime"):
+        walltime_seconds(text)

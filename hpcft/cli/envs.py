@@ -91,7 +91,7 @@ def _cluster(name: str | None) -> Cluster:
 def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster, Resources | None]:
     """The env and the cluster that a recipe names, or that the command line does; and what a recipe asks for."""
     from hpcft.launch.condaenv import find_env
-    from hpcft.recipe import read_recipe
+    from hpcft.recipefile import read_recipe
 
     where = "hpcft env"
     if name is not None and _is_recipe(Path(name)):
@@ -104,7 +104,7 @@ def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster, Resour
 
 def _is_recipe(path: Path) -> bool:
     """Whether a YAML file is a recipe and not conda's: only one of the two lists dependencies."""
-    from hpcft.schema import read_yaml
+    from hpcft.yamlfile import read_yaml
 
     if path.suffix not in (".yaml", ".yml"):
         return False

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcft.data.features import FILES, Feature, Features
+from hpcft.disk import read_json, sync_files, sync_folder, write_json
 from hpcft.errors import Fault, UserError
-from hpcft.rundir import read_json, sync_files, sync_folder, write_json
 
 Array = npt.NDArray[Any]
 

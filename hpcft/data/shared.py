@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcft.data.features import FILES, Features, stored_features
 from hpcft.data.preparation import digest
-from hpcft.rundir import sync_folder
+from hpcft.disk import sync_folder
 
 UNUSED_DAYS = 30
 """What no run has taken for so long, and none has any more, goes when the next is put there."""

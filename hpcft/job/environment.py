@@ -6,10 +6,11 @@ import contextlib
 import sys
 from pathlib import Path
 
+from hpcft.disk import read_json, write_json
 from hpcft.launch import envfacts
 from hpcft.launch.envdrift import env_changes, env_words
 from hpcft.launch.envlock import explicit, versions
-from hpcft.rundir import JobDir, RunDir, read_json, write_json
+from hpcft.rundir import JobDir, RunDir
 
 
 def record_env(run: RunDir, job: JobDir) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from hpcft.rundir import JobDir, Lock, RunDir, read_json, write_json
+from hpcft.disk import Lock, read_json, write_json
+from hpcft.rundir import JobDir, RunDir
 
 PATIENCE = 60.0
 """Seconds to wait for a job that Slurm calls ended and the kernel is still reaping."""

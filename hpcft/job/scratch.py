@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpcft.disk import Lock
 from hpcft.errors import UserError
-from hpcft.rundir import Lock
 
 PREFIX = "hpcft-job-"
 OWNER = "owner.lock"

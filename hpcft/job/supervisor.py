@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpcft.disk import read_json, write_json
 from hpcft.ending import close_gone, write_ending
 from hpcft.errors import UserError
 from hpcft.job import verdict
@@ -30,7 +31,7 @@ from hpcft.launch.envfit import modules_needed
 from hpcft.launch.jobstatus import LIVE
 from hpcft.launch.pace import jobs_needed
 from hpcft.recipe import Recipe
-from hpcft.rundir import CANCELLED, JobDir, RunDir, read_json, write_json
+from hpcft.rundir import CANCELLED, JobDir, RunDir
 
 TICK = 0.1
 """Seconds between two looks at workers and signals."""

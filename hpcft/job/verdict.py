@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcft.disk import write_json
 from hpcft.ending import NEUTRAL
-from hpcft.rundir import JobDir, RunDir, write_json
+from hpcft.rundir import JobDir, RunDir
 
 CRASHES = 2
 """Crashes in a row without a new checkpoint that end the chain: a third would not go another way."""

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.borrow import borrow
+from hpcft.disk import read_json, write_json
 from hpcft.job.processes import NodeProcesses
 from hpcft.job.workers import find_meeting
-from hpcft.rundir import RunDir, read_json, write_json
+from hpcft.rundir import RunDir
 
 LOOK = 0.1
 """Seconds between two looks at the processes."""

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import hpcft
+from hpcft.disk import read_json
 from hpcft.errors import Fault
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.hub import model_folder
 from hpcft.launch.room import GIB, gibibytes, millions
-from hpcft.recipe import Recipe, RecipeFile
-from hpcft.rundir import read_json
+from hpcft.recipe import Recipe
+from hpcft.recipefile import RecipeFile
 
 PATIENCE = 300
 """Seconds for torch and transformers to be imported, and a step to be run without data some ten times."""

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hpcft
+from hpcft.disk import Lock, locked, make_durable, write_json
 from hpcft.ending import close_waiting, last_granted
 from hpcft.errors import Fault, UserError
 from hpcft.launch import nodes, provenance
@@ -19,7 +20,7 @@ from hpcft.launch.condaenv import Env
 from hpcft.launch.plan import Plan
 from hpcft.launch.scheduler import Scheduler, scheduler
 from hpcft.launch.submission import Submission, make_submission
-from hpcft.rundir import JobDir, Lock, RunDir, find_runs, locked, make_durable, make_root, write_json
+from hpcft.rundir import JobDir, RunDir, find_runs, make_root
 
 FREE_NAMES = 10_000
 SUBMIT_PATIENCE = 10.0

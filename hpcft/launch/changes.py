@@ -14,11 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault
 from hpcft.launch.provenance import provenance
-from hpcft.recipe import Recipe, RecipeFile, apply_override, resolve_notify
-from hpcft.rundir import RunDir, read_json, write_json
-from hpcft.schema import explain, read_yaml
+from hpcft.recipe import Recipe
+from hpcft.recipefile import RecipeFile, apply_override, resolve_notify
+from hpcft.rundir import RunDir
+from hpcft.schema import explain
+from hpcft.yamlfile import read_yaml
 
 NOTHING = ""
 SAMPLES = "the same rows in the same order from here on, though not to the last bit"

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from hpcft.errors import Fault, UserError, did_you_mean
-from hpcft.recipe import is_path
+from hpcft.recipefile import is_path
 from hpcft.schema import (
     Constraint,
     Count,
@@ -32,10 +32,9 @@ from hpcft.schema import (
     Walltime,
     expand,
     explain,
-    place,
-    read_yaml,
     walltime_seconds,
 )
+from hpcft.yamlfile import place, read_yaml
 
 SHIPPED = Path(__file__).parent / "clusters"
 PLACES = ("partition", "account", "qos", "constraint", "reservation")

@@ -9,7 +9,7 @@ from rich.table import Table
 from hpcft.errors import UserError
 from hpcft.launch.cluster import SHIPPED, Choice, Cluster, ClusterFile, cluster_files, read_cluster_file
 from hpcft.launch.show import console
-from hpcft.schema import yaml_line
+from hpcft.yamlfile import yaml_line
 
 SHORT = 48
 """Characters of a line that still counts for the column of the comments."""

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import hpcft
+from hpcft.disk import Lock, locked, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain, slurm
 from hpcft.launch.cluster import Cluster
@@ -25,8 +26,9 @@ from hpcft.launch.condaenv import Env, worker_variables
 from hpcft.launch.hub import hub_variables
 from hpcft.launch.plan import Plan
 from hpcft.launch.submission import code_setup, flags, slurm_options
-from hpcft.recipe import Recipe, is_path
-from hpcft.rundir import Lock, RunDir, locked, make_root, write_json
+from hpcft.recipe import Recipe
+from hpcft.recipefile import is_path
+from hpcft.rundir import RunDir, make_root
 
 SHORT = "0:30:00"
 """Walltime where neither command nor cluster names one."""

@@ -9,7 +9,8 @@ from hpcft.errors import Fault, UserError, did_you_mean
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.site import limits, most_gpus
 from hpcft.launch.slurm_site import Partition, SiteFacts
-from hpcft.schema import clock, yaml_line
+from hpcft.schema import clock
+from hpcft.yamlfile import yaml_line
 
 CARDS = {
     "v100": ("V100", "sm_70", False),

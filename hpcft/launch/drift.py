@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcft.errors import Fault
 from hpcft.launch.provenance import data_files, fingerprint, model_files, provenance, same
-from hpcft.recipe import RecipeFile
+from hpcft.recipefile import RecipeFile
 from hpcft.rundir import RunDir
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json", ".gguf", ".h5", ".msgpack", ".onnx")

@@ -20,13 +20,13 @@ from urllib.parse import unquote, urlparse
 import yaml
 
 import hpcft
+from hpcft.disk import locked, read_json, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, conda_folders, marker
 from hpcft.launch.envcheck import node_options
 from hpcft.launch.envfile import EnvFile
 from hpcft.launch.slurm_command import on_a_node, run_command
-from hpcft.rundir import locked, read_json, write_json
 from hpcft.schema import walltime_seconds
 
 TOOLS = ("conda", "mamba", "micromamba")

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcft.disk import read_json
 from hpcft.launch.condaenv import Env, read_facts
 from hpcft.launch.envfacts import normal
 from hpcft.launch.envlock import changes, deciding, versions
-from hpcft.rundir import RunDir, read_json
+from hpcft.rundir import RunDir
 
 SHOWN = 8
 """Changes that are named; the rest is counted."""

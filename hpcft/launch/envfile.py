@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcft.errors import Fault, UserError
-from hpcft.schema import NAME, read_yaml
+from hpcft.schema import NAME
+from hpcft.yamlfile import read_yaml
 
 INDEX = frozenset({"-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--trusted-host"})
 """Options that say where pip finds packages."""

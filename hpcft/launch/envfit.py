@@ -12,7 +12,8 @@ from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, read_facts
 from hpcft.launch.envrecord import recorded_archs
-from hpcft.recipe import Recipe, RecipeFile
+from hpcft.recipe import Recipe
+from hpcft.recipefile import RecipeFile
 
 OLDEST = (3, 11)
 """Python that hpcft runs on."""

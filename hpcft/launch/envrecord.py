@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hpcft.disk import read_json, write_json
 from hpcft.launch.condaenv import Env
-from hpcft.rundir import read_json, write_json
 
 
 def record_file(env: Env) -> Path:

@@ -25,7 +25,8 @@ from hpcft.launch.plan import find_site
 from hpcft.launch.room import gigabytes
 from hpcft.launch.slurm import own_words, scrubbed_environment
 from hpcft.launch.slurm_transfer import transfer_command
-from hpcft.recipe import Model, read_recipe
+from hpcft.recipe import Model
+from hpcft.recipefile import read_recipe
 from hpcft.rundir import RunDir
 
 DOWNLOAD = (

@@ -10,7 +10,7 @@ from hpcft.errors import Fault
 from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Cluster, files_here, user_folder
 from hpcft.launch.words import count
-from hpcft.recipe import RecipeFile
+from hpcft.recipefile import RecipeFile
 from hpcft.schema import walltime_seconds
 
 INT8_SINCE = 75

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcft.disk import read_json
 from hpcft.interval import save_interval, time_between_failures
 from hpcft.launch.pace import evaluations, jobs_needed, tests
 from hpcft.launch.plan import Plan
 from hpcft.recipe import Recipe
-from hpcft.rundir import JobDir, RunDir, find_runs, read_json
+from hpcft.rundir import JobDir, RunDir, find_runs
 
 MATTERS = {
     "task": None,

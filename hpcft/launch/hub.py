@@ -6,11 +6,12 @@ import os
 import re
 from pathlib import Path
 
+from hpcft.disk import read_json
 from hpcft.errors import Fault
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.weights import weight_files
 from hpcft.recipe import Model
-from hpcft.rundir import RunDir, read_json
+from hpcft.rundir import RunDir
 from hpcft.schema import expand
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

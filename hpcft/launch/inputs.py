@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcft.errors import Fault
-from hpcft.recipe import Recipe, RecipeFile
+from hpcft.recipe import Recipe
+from hpcft.recipefile import RecipeFile
 from hpcft.template import PromptTemplate, read_template
 
 HELP = {

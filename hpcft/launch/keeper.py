@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+from hpcft.disk import locked, write_json
 from hpcft.ending import close_gone
 from hpcft.launch import chain, local, notice
 from hpcft.launch.scheduler import Payload
-from hpcft.rundir import JobDir, RunDir, locked, write_json
+from hpcft.rundir import JobDir, RunDir
 
 STILL_BORN = 2
 """Jobs that may die in a row before python reaches our code."""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import submitit
 
+from hpcft.disk import Lock, write_whole
 from hpcft.ending import write_ending
 from hpcft.launch.submission import Submission
-from hpcft.rundir import JobDir, Lock, RunDir, write_whole
+from hpcft.rundir import JobDir, RunDir
 
 GRACE = 30.0
 """Seconds between the polite and the last signal of `cancel`, as KillWait in Slurm."""

@@ -6,7 +6,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from hpcft.rundir import JobDir, RunDir, read_json, write_json
+from hpcft.disk import read_json, write_json
+from hpcft.rundir import JobDir, RunDir
 
 BROKEN = re.compile(
     r"uncorrectable ECC|CUDA-capable device|device\(s\) is/are busy or unavailable|CUDA error: unknown error"

@@ -21,7 +21,8 @@ from hpcft.launch.site import impossible
 from hpcft.launch.slurm_site import read_partitions
 from hpcft.launch.submission import Submission, job_walltime, make_submission
 from hpcft.launch.weights import count_parameters, count_trained
-from hpcft.recipe import Recipe, RecipeFile, check_recipe
+from hpcft.recipe import Recipe
+from hpcft.recipefile import RecipeFile, check_recipe
 from hpcft.rundir import RunDir
 from hpcft.schema import expand
 

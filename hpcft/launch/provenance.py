@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcft import __version__
+from hpcft.disk import read_json
 from hpcft.recipe import Recipe
-from hpcft.rundir import RunDir, read_json
+from hpcft.rundir import RunDir
 
 WHOLE = 8 << 20
 """Bytes up to which a file is hashed whole at the submission."""

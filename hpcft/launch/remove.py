@@ -7,11 +7,12 @@ import sys
 import uuid
 from pathlib import Path
 
+from hpcft.disk import locked, sync_folder
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain
 from hpcft.launch.jobstatus import LIVE
 from hpcft.launch.status import read_status
-from hpcft.rundir import RunDir, locked, sync_folder
+from hpcft.rundir import RunDir
 
 HIDDEN = ".removed-"
 """Before the name of a run that is being removed: no verb sees it any more."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hpcft.errors import Fault
 from hpcft.launch.cluster import Cluster
-from hpcft.recipe import Recipe, RecipeFile
+from hpcft.recipe import Recipe
+from hpcft.recipefile import RecipeFile
 from hpcft.schema import memory_bytes
 
 CHECKPOINT_BYTES = 12

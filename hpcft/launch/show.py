@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hpcft.disk import read_json
 from hpcft.launch.jobstatus import JobStatus
 from hpcft.launch.status import RunStatus
 from hpcft.launch.words import count, duration
-from hpcft.rundir import RunDir, read_json
+from hpcft.rundir import RunDir
 
 PIPED_WIDTH = 160
 """Columns of a table that no terminal limits: 80 would cut names that a script looks for."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
+from hpcft.disk import read_json
 from hpcft.launch import changes
 from hpcft.launch.chain import run_cluster
 from hpcft.launch.drift import tokenised
 from hpcft.launch.provenance import data_files, fingerprint, model_files, provenance, same
 from hpcft.launch.sizes import sizes
 from hpcft.launch.words import amount, clock, count, duration
-from hpcft.rundir import JobDir, RunDir, read_json
+from hpcft.rundir import JobDir, RunDir
 
 LISTED = ("torch", "transformers", "accelerate", "numpy")
 """Packages that are named in one line; env.json has them all."""

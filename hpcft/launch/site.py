@@ -10,7 +10,7 @@ from hpcft.launch.cluster import MEMORY_RULES, Cluster, ClusterFile
 from hpcft.launch.fit import core_faults
 from hpcft.launch.slurm_site import Association, Limits, Nodes, Partition, SiteFacts
 from hpcft.launch.submission import job_walltime, slurm_options
-from hpcft.recipe import RecipeFile
+from hpcft.recipefile import RecipeFile
 from hpcft.schema import clock, memory_bytes, walltime_seconds
 
 GPU_KIND = re.compile(r"(?:gpu:)?(?:([^:,=]+):)?\{gpus\}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpcft.disk import write_json, write_whole
 from hpcft.ending import close_gone, close_waiting, last_granted
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain, changes
@@ -19,7 +20,7 @@ from hpcft.launch.jobstatus import LIVE
 from hpcft.launch.provenance import data_files
 from hpcft.launch.scheduler import scheduler
 from hpcft.launch.status import read_status
-from hpcft.rundir import CANCELLED, JobDir, RunDir, write_json, write_whole
+from hpcft.rundir import CANCELLED, JobDir, RunDir
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcft.disk import read_json
 from hpcft.ending import ENDINGS, STATES
 from hpcft.launch import chain
 from hpcft.launch.facts import JobFacts, RunFacts, read_facts
@@ -17,7 +18,7 @@ from hpcft.launch.mend import Evidence, mend
 from hpcft.launch.slurm_account import Account, account
 from hpcft.launch.status import RunStatus, ask, read_status
 from hpcft.launch.words import amount, clock, count, duration
-from hpcft.rundir import JobDir, RunDir, read_json
+from hpcft.rundir import JobDir, RunDir
 
 BAD = ("crashed", "killed", "refused")
 TAIL = 64_000

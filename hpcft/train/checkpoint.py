@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hpcft.disk import sync_folder, write_json
 from hpcft.errors import Fault, UserError
-from hpcft.rundir import RunDir, sync_folder, write_json
+from hpcft.rundir import RunDir
 from hpcft.train.blocks import Damaged, Pieces, check_files, size_of, write_files
 from hpcft.train.control import Control
 from hpcft.train.model import LossModel

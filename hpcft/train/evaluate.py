@@ -15,9 +15,9 @@ from torch import Tensor
 from hpcft.data.batches import Collator
 from hpcft.data.features import Features
 from hpcft.data.rows import Row, read_rows
+from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
-from hpcft.rundir import read_json, write_json
 from hpcft.tasks.tokenize import tokenize
 from hpcft.template import PromptTemplate, read_template
 from hpcft.train.control import Control, Stop

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from hpcft.disk import sync_files, sync_folder
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Model
-from hpcft.rundir import RunDir, sync_files, sync_folder
+from hpcft.rundir import RunDir
 from hpcft.train import checkpoint
 from hpcft.train.adapt import frozen_hash, load_adapted
 from hpcft.train.model import UNLOADABLE, LossModel, load_tokenizer, loading_fault, pin_revision

@@ -12,7 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hpcft.rundir import RunDir, sync_files, sync_folder, write_json
+from hpcft.disk import sync_files, sync_folder, write_json
+from hpcft.rundir import RunDir
 from hpcft.train.checkpoint import REPLACED, check_room
 from hpcft.train.training import Training
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from hpcft.disk import read_json, write_json
 from hpcft.recipe import Recipe
-from hpcft.rundir import RunDir, read_json, write_json
+from hpcft.rundir import RunDir
 from hpcft.schema import memory_bytes
 from hpcft.train import hostmemory
 from hpcft.train.blueprint import measure, step_of

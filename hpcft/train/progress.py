@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcft.rundir import write_json
+from hpcft.disk import write_json
 
 EVERY = 0.5
 """Seconds between two reports at most; the file is on the node's own disk."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import transformers
 
+from hpcft.disk import write_json
 from hpcft.errors import Fault, UserError
-from hpcft.rundir import write_json
 from hpcft.train import checkpoint
 from hpcft.train.blocks import Damaged
 from hpcft.train.checkpoint import Checkpoint

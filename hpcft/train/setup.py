@@ -63,7 +63,9 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     if not run.saved_steps() and (test := choice_test(recipe, tokenizer)):  # else an earlier job has done so
         test.check()
     progress.lap("data")
-    model, wrapped, optimizer, frozen = prepare_model(recipe, source, accelerator, control)
+    model, wrapped, optimizer, frozen = prepare_model(recipe, source, accelerator)
+    if frozen and control.rank == 0:
+        print(f"hpcft: {trained_words(model)}", flush=True)
     micro = recipe.train.micro_batch_size
     if micro == "auto":
         from hpcft.train.micro import Trial, largest_micro_batch  # what it imports, others need not
@@ -84,7 +86,7 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     return training
 
 
-def prepare_model(recipe: Recipe, source: Model, accelerator: Accelerator, control: Control) -> Prepared:
+def prepare_model(recipe: Recipe, source: Model, accelerator: Accelerator) -> Prepared:
     """The bare model, the same as it is trained, its optimizer, and the hash of what is frozen. Raises UserError."""
     straight = accelerator.device.type == "cuda" and recipe.train.sharding == "none"
     model = load_adapted(recipe, source, accelerator.device if straight else None)
@@ -92,8 +94,6 @@ def prepare_model(recipe: Recipe, source: Model, accelerator: Accelerator, contr
         what = f'train.grouping = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
         raise UserError(Fault("recipe", what, 'Write "bucketed".'))
     frozen = frozen_hash(model)
-    if frozen and control.rank == 0:
-        print(f"hpcft: {trained_words(model)}", flush=True)
     if recipe.lora:
         from hpcft.train.lora import hold_in_half  # imports what other runs need not
 

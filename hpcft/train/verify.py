@@ -5,14 +5,13 @@ RUN is a directory of the verification's own. What is left of the piece is a che
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from pathlib import Path
 
+from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
-from hpcft.rundir import JobDir, RunDir, read_json, write_json
-from hpcft.train.worker import quiet
+from hpcft.rundir import JobDir, RunDir
+from hpcft.train.worker import leave, quiet
 
 
 def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
@@ -55,10 +54,4 @@ def train_piece(run: RunDir, job: JobDir, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        code = main(*sys.argv[1:])
-    except Exception:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    os._exit(code)
+    leave(main)

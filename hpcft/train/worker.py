@@ -6,10 +6,13 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
+from hpcft.disk import write_json
 from hpcft.errors import UserError
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 from hpcft.train.prefetch import read_ahead
 from hpcft.train.progress import first_progress
 
@@ -50,7 +53,8 @@ def quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-if __name__ == "__main__":
+def leave(main: Callable[..., int]) -> NoReturn:
+    """End this process with the exit code of `main`, called with the command line's words."""
     try:
         code = main(*sys.argv[1:])
     except Exception:
@@ -59,3 +63,7 @@ if __name__ == "__main__":
     sys.stdout.flush()
     # Straight out: torch.distributed's own clean-up may wait for a rank that has failed.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main)

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import RunDir
 from tests.benchmarks.rows import Row, beside, seconds
 from tests.slurm.lab import Lab
 from tests.slurm.runs import HPCFT, Site, calls, counting, make_site, queue

@@ -51,10 +51,7 @@ def train(values: dict[str, Any], cap: float | None) -> dict[str, Any]:
     import torch
 
     from hpcft.recipe import Recipe
-    from hpcft.train.adapt import load_adapted
-    from hpcft.train.model import checkpoint_activations
-    from hpcft.train.optimizer import make_optimizer
-    from hpcft.train.setup import compute_mode, make_accelerator
+    from hpcft.train.setup import compute_mode, make_accelerator, prepare_model
 
     recipe = Recipe.model_validate_json(json.dumps(values))
     cuda = bool(recipe.resources.gpus)
@@ -64,20 +61,7 @@ def train(values: dict[str, Any], cap: float | None) -> dict[str, Any]:
     accelerator = make_accelerator(recipe)
     took = 0.0
     try:
-        model = load_adapted(recipe, recipe.model)
-        if recipe.lora:
-            from hpcft.train.lora import hold_in_half
-
-            hold_in_half(model, recipe.train.precision)
-        if recipe.train.gradient_checkpointing:
-            checkpoint_activations(model)
-        if recipe.train.sharding == "none":
-            wrapped, optimizer = accelerator.prepare(model, make_optimizer(recipe, model))
-        else:
-            from hpcft.train.sharding import shard
-
-            wrapped = shard(model, accelerator, recipe.train)
-            optimizer = accelerator.prepare(make_optimizer(recipe, model))
+        model, wrapped, optimizer, _ = prepare_model(recipe, recipe.model, accelerator)
         rows, length = int(values["train"]["micro_batch_size"]), recipe.data.max_length
         for _ in range(STEPS):
             started = time.perf_counter()

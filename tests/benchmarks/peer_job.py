@@ -15,7 +15,7 @@ from typing import Any
 
 import submitit
 
-from hpcft.recipe import read_recipe
+from hpcft.recipefile import read_recipe
 
 
 def main(folder: str, recipe: str, save_steps: str, jobs: str, minutes: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from hpcft.data.features import FILES, Features
 from hpcft.data.preparation import finish
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import RunDir
 from tests.benchmarks.rows import Row
 from tests.benchmarks.work import TEMPLATE, make_run, tokenizer_of, write_prompts
 from tests.parts import make_tiny_gpt2

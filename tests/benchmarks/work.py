@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from hpcft.recipe import read_recipe
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.recipefile import read_recipe
+from hpcft.rundir import RunDir
 from tests.parts import sentences, train_tokenizer
 
 TEMPLATE = "{{prompt}}\nAnswer:{{answer}}"

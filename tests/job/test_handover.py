@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.job import handover
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from hpcft.job.handover import claimed_by_later
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import RunDir
 run = RunDir(Path(sys.argv[1]))
 job = run.job(1)
 lock = run.lock

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.job import others
 from hpcft.job.others import Others
 from hpcft.job.processes import Death
 from hpcft.recipe import Data, Model, Recipe, Resources, Train
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 from tests.promise import descendants
 
 

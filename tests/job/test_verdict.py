@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.ending import NEUTRAL
 from hpcft.job.verdict import Halt, crash_loop, explain_log, halt
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from hpcft.launch.card import card_estimate, card_lines, least_bytes
 from hpcft.launch.cluster import Choice, read_cluster
 from hpcft.launch.condaenv import Env
-from hpcft.recipe import read_recipe
+from hpcft.recipefile import read_recipe
 from tests.desk import Desk
 from tests.launch.test_room import GIGA, disk_of, model_of
 from tests.parts import make_tiny_gpt2

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from hpcft import __version__
+from hpcft.disk import read_json, write_json
 from hpcft.launch import changes, provenance, remove
 from hpcft.launch.drift import drift
-from hpcft.rundir import RunDir, read_json, write_json
+from hpcft.rundir import RunDir
 from tests.desk import Desk
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 import hpcft
+from hpcft.disk import Lock, read_json, write_json
 from hpcft.launch import debug
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.debug import Session, on_one_node
 from hpcft.recipe import Data, Model, Recipe, Resources
-from hpcft.rundir import Lock, RunDir, read_json, write_json
+from hpcft.rundir import RunDir
 
 CLUSTER = Cluster(
     name="site", kind="slurm", runs="/runs", gpu_request="gres=gpu:{gpus}", cpus_per_gpu=6, setup=("module load cuda",)

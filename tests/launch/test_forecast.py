@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from hpcft.launch.pace import jobs_needed
-from hpcft.recipe import read_recipe
+from hpcft.recipefile import read_recipe
 from tests.desk import Desk
 
 UNKNOWN = "unknown until the first job has run"

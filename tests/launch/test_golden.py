@@ -27,7 +27,7 @@ RECIPE = Recipe(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_script_for_each_shipped_cluster_is_exactly_this(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     # The folder of runs is all that a file takes from the machine it is read on.
-    for key, value in {"WORK": "/work", "SCRATCH": "/scratch", "HOME": "/home/ada", "USER": "ada"}.items():
+    for key, value in {"WORK": "/lustre/work", "SCRATCH": "/scratch", "HOME": "/home/ada", "USER": "ada"}.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("GROUP", "lab")
     cluster = read_cluster(Choice(name, "here"))

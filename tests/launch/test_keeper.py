@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpcft.disk import read_json, write_json
 from hpcft.launch import keeper
-from hpcft.rundir import RunDir, read_json, write_json
+from hpcft.rundir import RunDir
 from tests.desk import Desk
 
 

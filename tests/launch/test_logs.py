@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import RunDir
 from tests.desk import Desk
 
 BATCH = """\

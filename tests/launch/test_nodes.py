@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.launch.nodes import Blame, blame, exclude, excluded
-from hpcft.rundir import JobDir, RunDir, write_json
+from hpcft.rundir import JobDir, RunDir
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from hpcft.disk import read_json, write_json
 from hpcft.job.verdict import Halt, halt
 from hpcft.launch import notice
-from hpcft.rundir import JobDir, RunDir, read_json, write_json
+from hpcft.rundir import JobDir, RunDir
 
 
 @dataclass

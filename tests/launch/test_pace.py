@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.launch.slurm import JobState
 from hpcft.launch.status import Answer, RunStatus, read_status
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 
 MARGIN = 10.0
 

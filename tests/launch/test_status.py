@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.launch import slurm
 from hpcft.launch.facts import BLOCK
 from hpcft.launch.show import details, print_runs
 from hpcft.launch.slurm import JobState
 from hpcft.launch.status import Answer, RunStatus, read_status
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 from tests.desk import Desk
 
 NOW = time.time()

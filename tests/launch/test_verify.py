@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.errors import UserError
 from hpcft.launch.verify import stretch
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 
 
 def run_with(folder: Path, *saved: int, total: int | None = 100) -> RunDir:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from hpcft.disk import write_json
 from hpcft.launch.changes import standing
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.mend import Evidence, mend
 from hpcft.recipe import Recipe
-from hpcft.rundir import RunDir, write_json
+from hpcft.rundir import RunDir
 from tests.desk import Desk
 
 TRACEBACK = """\

@@ -48,7 +48,8 @@ def settings(case: dict[str, Any], ranks: int) -> dict[str, Any]:
 
 def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, ranks: int, stops: tuple[int, ...]) -> Any:
     """What a run that is stopped after these steps comes to, as rank 0 has it: weights and curve."""
-    from hpcft.rundir import RunDir, write_json
+    from hpcft.disk import write_json
+    from hpcft.rundir import RunDir
     from hpcft.train.loop import train
     from tests.promise import outcome
     from tests.train.pieces import begin, make_run

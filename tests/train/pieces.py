@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import RunDir
 from hpcft.train.checkpoint import model_tensors, optimizer_tensors
 from hpcft.train.setup import set_up
 from hpcft.train.training import Training

@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import RunDir
 from hpcft.train.evaluate import validation_loss
 from hpcft.train.final import finish
 from hpcft.train.loop import micro_batches

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from hpcft.disk import read_json
 from hpcft.errors import UserError
 from hpcft.recipe import Model
-from hpcft.rundir import read_json
 from hpcft.tasks.tokenize import tokenize
 from hpcft.template import PromptTemplate
 from hpcft.train.control import Control, Stop

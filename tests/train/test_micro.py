@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.rundir import read_json
+from hpcft.disk import read_json
 from hpcft.train import hostmemory
 from hpcft.train.estimate import USABLE, parts
 from hpcft.train.loop import micro_batches

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcft.recipe import Recipe, read_recipe
+from hpcft.recipe import Recipe
+from hpcft.recipefile import read_recipe
 from hpcft.rundir import RunDir
 from hpcft.train import checkpoint
 from hpcft.train.model import LossModel, load_model

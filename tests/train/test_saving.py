@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from hpcft.rundir import RunDir, read_json, write_json
+from hpcft.disk import read_json, write_json
+from hpcft.rundir import RunDir
 from hpcft.train import checkpoint, loop, saving, snapshot
 from hpcft.train.checkpoint import model_tensors
 from hpcft.train.final import put_back, write_best

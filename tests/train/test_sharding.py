@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpcft.rundir import RunDir, write_json
+from hpcft.disk import write_json
+from hpcft.rundir import RunDir
 from tests.parts import write_rows
 from tests.train.pieces import make_run
 from tests.train.sharded import train_to

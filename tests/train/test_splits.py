@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hpcft.data.features import Features
-from hpcft.rundir import RunDir, read_json
+from hpcft.disk import read_json
+from hpcft.rundir import RunDir
 from hpcft.tasks import instruct
 from hpcft.train.control import Stop
 from tests.train.pieces import begin, make_run

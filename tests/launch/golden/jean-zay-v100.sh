@@ -2,7 +2,7 @@
 
 # Parameters
 #SBATCH --account=def-someone
-#SBATCH --comment=hpcft:/work/hpcft/demo:2
+#SBATCH --comment=hpcft:/lustre/work/hpcft/demo:2
 #SBATCH --constraint=v100-32g
 #SBATCH --cpus-per-task=20
 #SBATCH --dependency=afterany:4711
@@ -13,7 +13,7 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --open-mode=append
-#SBATCH --output=/work/hpcft/demo/jobs/002/%j_0_log.out
+#SBATCH --output=/lustre/work/hpcft/demo/jobs/002/%j_0_log.out
 #SBATCH --qos=qos_gpu-t3
 #SBATCH --signal=B:USR2@180
 #SBATCH --time=90
@@ -23,8 +23,8 @@ unset PYTHONHOME PYTHONSTARTUP
 export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export PATH=/envs/ft/bin:$PATH
 export VIRTUAL_ENV=/envs/ft
-export PYTHONPATH=/work/hpcft/demo/code PYTHONSAFEPATH=1
+export PYTHONPATH=/lustre/work/hpcft/demo/code PYTHONSAFEPATH=1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-exec /envs/ft/bin/python -u -m submitit.core._submit /work/hpcft/demo/jobs/002
+exec /envs/ft/bin/python -u -m submitit.core._submit /lustre/work/hpcft/demo/jobs/002

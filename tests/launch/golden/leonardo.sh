@@ -2,7 +2,7 @@
 
 # Parameters
 #SBATCH --account=def-someone
-#SBATCH --comment=hpcft:/work/hpcft/demo:2
+#SBATCH --comment=hpcft:/lustre/work/hpcft/demo:2
 #SBATCH --cpus-per-task=16
 #SBATCH --dependency=afterany:4711
 #SBATCH --gres=gpu:2
@@ -11,7 +11,7 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --open-mode=append
-#SBATCH --output=/work/hpcft/demo/jobs/002/%j_0_log.out
+#SBATCH --output=/lustre/work/hpcft/demo/jobs/002/%j_0_log.out
 #SBATCH --partition=boost_usr_prod
 #SBATCH --signal=B:USR2@180
 #SBATCH --time=90
@@ -21,8 +21,8 @@ unset PYTHONHOME PYTHONSTARTUP
 export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export PATH=/envs/ft/bin:$PATH
 export VIRTUAL_ENV=/envs/ft
-export PYTHONPATH=/work/hpcft/demo/code PYTHONSAFEPATH=1
+export PYTHONPATH=/lustre/work/hpcft/demo/code PYTHONSAFEPATH=1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-exec /envs/ft/bin/python -u -m submitit.core._submit /work/hpcft/demo/jobs/002
+exec /envs/ft/bin/python -u -m submitit.core._submit /lustre/work/hpcft/demo/jobs/002

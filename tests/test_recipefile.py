@@ -10,59 +10,13 @@ from hypothesis import strategies as st
 
 from hpcft.errors import UserError
 from hpcft.launch.plan import make_plan
-from hpcft.recipe import is_hub_id, read_recipe
-from hpcft.schema import read_yaml, walltime_seconds
+from hpcft.recipefile import is_hub_id, read_recipe
 from tests.desk import RECIPE, Desk, make_desk
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     return make_desk(tmp_path, monkeypatch)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("5e-5", 5e-5),
-        ("1E3", 1000.0),
-        ("+.5", 0.5),
-        ("3.", 3.0),
-        ("1_000", 1000),
-        ("-7", -7),
-        ("010", 10),
-        ("2:00:00", "2:00:00"),
-        ("1-00:00:00", "1-00:00:00"),
-        ("no", "no"),
-        ("yes", "yes"),
-        ("off", "off"),
-        ("true", True),
-        ("False", False),
-        ("~", None),
-        ("", None),
-        ("2024-01-31", "2024-01-31"),
-        ("1.2.3", "1.2.3"),
-        ("0x10", "0x10"),
-        ("[no, 5e-5]", ["no", 5e-5]),
-        ("'5'", "5"),
-    ],
-)
-def test_yaml_means_what_it_looks_like(text: str, value: object) -> None:
-    read = read_yaml(Path("x.yaml"), f"key: {text}\n")[0]["key"]
-    assert (read, type(read)) == (value, type(value))
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("0:40", 40), ("30:00", 1800), ("2:00:00", 7200), ("1-00:00:05", 86405), ("100:00:00", 360000)],
-)
-def test_a_walltime_is_read_as_slurm_reads_it(text: str, seconds: int) -> None:
-    assert walltime_seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "2h", "120", "0:00", "2:0:0", "-1:00:00", "1:00:00 "])
-def test_what_is_no_walltime_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no walltime"):
-        walltime_seconds(text)
 
 
 def test_defaults_are_filled_in_and_every_path_stands_beside_the_recipe(desk: Desk) -> None:
