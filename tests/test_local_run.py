@@ -205,7 +205,7 @@ def test_cancel_ends_all_processes_and_resume_goes_on_from_the_checkpoint(parts:
 
 
 def test_logs_are_followed_across_jobs(parts: Path, tmp_path: Path) -> None:
-    recipe = make_recipe(parts, "logs", 1200, walltime="0:14")
+    recipe = make_recipe(parts, "logs", 500, walltime="0:14")
     assert hpcft("submit", recipe, "--runs", tmp_path).returncode == 0
     words = hpcft("logs", "-f", "logs", "--runs", tmp_path).stdout
     run = RunDir(tmp_path / "logs")
@@ -214,8 +214,8 @@ def test_logs_are_followed_across_jobs(parts: Path, tmp_path: Path) -> None:
     assert len(numbers) > 1
     places = [words.index(f"==> job{number:03d}-local{number} <==") for number in numbers]
     assert places == sorted(places)
-    assert "hpcft: begins at step 0 of 1200" in words and "hpcft: goes on at step" in words
-    assert words.endswith("==> logs is finished at step 1200. <==\n") and "submitit INFO" not in words
+    assert "hpcft: begins at step 0 of 500" in words and "hpcft: goes on at step" in words
+    assert words.endswith("==> logs is finished at step 500. <==\n") and "submitit INFO" not in words
 
 
 def test_two_supervisors_never_write_to_one_run(parts: Path, tmp_path: Path) -> None:

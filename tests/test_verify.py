@@ -32,7 +32,7 @@ def test_a_sound_run_is_exact_and_one_with_dropout_that_is_not_keyed_differs_beh
     assert last.endswith("are the same to the last bit, cut after step 7 or not.")
     assert sorted(str(path) for path in run.path.rglob("*") if "__pycache__" not in path.parts) == before
 
-    keyed = run.code / "hpcft/train/randomness.py"
+    keyed = run.code / "hpcft/data/randomness.py"
     keyed.write_text(keyed.read_text() + COUNTED)
     broken = hpcft("verify", "tiny", "--runs", tmp_path / "runs", "--step", "0", "--steps", "4")
     assert broken.returncode == 1, broken.stdout + broken.stderr

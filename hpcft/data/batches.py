@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from hpcft.data import packing
 from hpcft.data.features import Features
 from hpcft.data.order import RowOrder, TokenOrder
-from hpcft.data.packing import Line, MicroBatch
+from hpcft.data.packing import MicroBatch
+from hpcft.data.randomness import set_host_randomness
 
 Batch = dict[str, torch.Tensor]
+Numbered = tuple[int, MicroBatch]
 MOST = 1 << 20
 """More micro-batches than a step ever has."""
 
@@ -56,11 +58,11 @@ class Share:
         """Which micro-batch of the whole run this pass is, counted over all processes, with gaps between steps."""
         return step * MOST + number * self.ranks + self.rank
 
-    def batches(self, first_step: int, total_steps: int) -> Iterator[MicroBatch]:
-        """The rows of each pass of this process from `first_step` on."""
+    def batches(self, first_step: int, total_steps: int) -> Iterator[Numbered]:
+        """Each pass of this process from `first_step` on: its number in the run, and its rows."""
         for step in range(first_step, total_steps):
             for number in range(self.passes(step)):
-                yield self.lines(step, number)
+                yield self.micro_number(step, number), self.lines(step, number)
 
     def padding(self, step: int) -> tuple[int, int]:
         """Tokens of this step, and what they take with padding, over all processes."""
@@ -86,11 +88,11 @@ class Share:
         return packing.by_count(rows, count)
 
 
-class _Lines(Dataset[Line]):
-    """A dataset whose items are the lines that are asked for; the collator looks their rows up in the mapped files."""
+class _Passes(Dataset[Numbered]):
+    """A dataset whose items are what is asked for; the collator looks the rows up in the mapped files."""
 
-    def __getitem__(self, line: Line) -> Line:
-        return line
+    def __getitem__(self, one: Numbered) -> Numbered:
+        return one
 
 
 @dataclass(frozen=True)
@@ -130,14 +132,29 @@ class Collator:
         }
 
 
+@dataclass(frozen=True)
+class Keyed:
+    """Stacks each micro-batch under the randomness of its number, so that a collator that draws (tokens to mask, say)
+    draws the same in every job, with any number of workers."""
+
+    collate: Callable[[Sequence[Sequence[int]]], Batch]
+    seed: int
+
+    def __call__(self, passes: Sequence[Numbered]) -> Batch:
+        """Of the one pass that a loader asks for at a time."""
+        ((number, lines),) = passes
+        set_host_randomness(self.seed, "batch", number)
+        return self.collate(lines)
+
+
 def training_loader(
-    features: Features, share: Share, first_step: int, total_steps: int, pad: int, workers: int
-) -> DataLoader[Line]:
+    collate: Callable[[Sequence[Sequence[int]]], Batch], share: Share, first_step: int, total_steps: int, workers: int
+) -> DataLoader[Numbered]:
     """A loader that brings this process's micro-batches from `first_step` on, stacked by `workers` processes."""
     return DataLoader(
-        _Lines(),
+        _Passes(),
         batch_sampler=_Listing(share, first_step, total_steps),
-        collate_fn=Collator(features, pad),
+        collate_fn=Keyed(collate, share.order.seed),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # of its own: its base seed must not be drawn from the training's randomness
@@ -146,11 +163,11 @@ def training_loader(
 
 @dataclass(frozen=True, eq=False)
 class _Listing:
-    """The batch sampler that DataLoader wants: it can be iterated."""
+    """The batch sampler that DataLoader wants: it can be iterated, and each of its batches is one pass."""
 
     share: Share
     first_step: int
     total_steps: int
 
-    def __iter__(self) -> Iterator[MicroBatch]:
-        return self.share.batches(self.first_step, self.total_steps)
+    def __iter__(self) -> Iterator[list[Numbered]]:
+        return ([one] for one in self.share.batches(self.first_step, self.total_steps))

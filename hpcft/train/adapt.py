@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Model, Recipe
 from hpcft.train.model import UNLOADABLE, LossModel, load_model, loading_fault, loss_model
-from hpcft.train.randomness import set_randomness
 
 HASHED = 4096
 """Values of each frozen tensor that go into its hash, evenly spread: other weights differ in all of them."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from hpcft.curves.writer import CurveWriter
-from hpcft.data.batches import Batch, training_loader
+from hpcft.data.batches import Batch, Collator, training_loader
 from hpcft.train.control import Stop
 from hpcft.train.evaluate import choice_test, choose, validation_loss
 from hpcft.train.final import finish
@@ -87,7 +87,8 @@ def micro_batches(training: Training) -> Iterator[Batch]:
     """This process's micro-batches from the step where training is."""
     first, total = training.position.step, training.total_steps
     workers = training.recipe.data.workers
-    return iter(training_loader(training.train, training.share, first, total, training.pad, workers))
+    collate = Collator(training.train, training.pad)
+    return iter(training_loader(collate, training.share, first, total, workers))
 
 
 def evaluate_if_due(training: Training, log: Log) -> None:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from transformers.pytorch_utils import Conv1D
 
+from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Lora, Model, Train
 from hpcft.train.model import LossModel
 from hpcft.train.quantize import quantize_within
-from hpcft.train.randomness import set_randomness
 
 APART = ("q_proj", "k_proj", "v_proj")
 """What the three parts of GPT-2's fused projection are called here, in their order there."""

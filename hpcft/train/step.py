@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from hpcft.data.batches import Batch
+from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
 from hpcft.train.optimizer import learning_rate
-from hpcft.train.randomness import set_randomness
 from hpcft.train.training import Training
 
 MOST_IN_A_ROW = 20

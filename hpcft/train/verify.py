@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import JobDir, RunDir
-from hpcft.train.worker import leave, quiet
+from hpcft.train.worker import leave, quiet, uncollected
 
 
 def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
@@ -28,11 +28,11 @@ def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
 
 def train_piece(run: RunDir, job: JobDir, scratch: Path) -> None:
     """Train to the step that the job's piece.json names, from the one that it names too, and save."""
-    from hpcft.train.loop import count_step, micro_batches
-    from hpcft.train.saving import Saver
-    from hpcft.train.setup import set_up
-    from hpcft.train.step import one_step
-
+    with uncollected():
+        from hpcft.train.loop import count_step, micro_batches
+        from hpcft.train.saving import Saver
+        from hpcft.train.setup import set_up
+        from hpcft.train.step import one_step
     piece = read_json(job.path / "piece.json") or {}
     training = set_up(run, job, scratch)
     position, first = training.position, training.control.rank == 0

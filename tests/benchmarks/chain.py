@@ -36,7 +36,7 @@ CALIBRATION = 8
 """Steps made in turns before, to know how many fill the jobs."""
 FILLED = 3.5
 """Jobs' worth of steps, of which each needs some of its time to start."""
-USABLE = 95.0
+USABLE = 110.0
 """Seconds of a job of two minutes that either chain can train in, about."""
 SAVE_SECONDS = 15
 """Between two checkpoints of the Trainer: what is lost at a walltime against what a save costs it (Young 1974)."""

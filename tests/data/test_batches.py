@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hpcft.data.batches import Collator, Share, training_loader
+from hpcft.data.batches import Batch, Collator, Share, training_loader
 from hpcft.data.features import Feature, Features
 from hpcft.data.order import Integers, RowOrder, TokenOrder
 from hpcft.data.packing import by_room, room_taken
@@ -133,8 +136,34 @@ def test_a_loader_begun_late_brings_what_an_early_one_would(
     tmp_path: Path, workers: int, grouping: str, by: str
 ) -> None:
     stored = features(tmp_path, lengths_of(50).tolist())
-    mine = share(stored.lengths, grouping, by)
-    whole = [batch["tokens"].tolist() for batch in training_loader(stored, mine, 0, 6, 0, workers)]
-    late = [batch["tokens"].tolist() for batch in training_loader(stored, mine, 4, 6, 0, workers)]
+    mine, collate = share(stored.lengths, grouping, by), Collator(stored, 0)
+    whole = [batch["tokens"].tolist() for batch in training_loader(collate, mine, 0, 6, workers)]
+    late = [batch["tokens"].tolist() for batch in training_loader(collate, mine, 4, 6, workers)]
     assert len(whole) == sum(mine.passes(step) for step in range(6))
     assert late == whole[sum(mine.passes(step) for step in range(4)) :]
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Hides tokens at random, as for a masked language model, with every generator that a collator may draw from."""
+
+    collate: Collator
+
+    def __call__(self, lines: Sequence[Sequence[int]]) -> Batch:
+        batch = self.collate(lines)
+        hidden = torch.rand(batch["tokens"].shape) < 0.3
+        hidden[:, int(np.random.randint(hidden.shape[1]))] = True
+        return {**batch, "tokens": batch["tokens"].masked_fill(hidden, random.randrange(1000, 2000))}
+
+
+def test_a_collator_that_draws_at_random_draws_the_same_in_a_later_job_and_in_any_process(tmp_path: Path) -> None:
+    stored = features(tmp_path, lengths_of(50).tolist())
+    mine, masking = share(stored.lengths, "bucketed", "rows"), Masking(Collator(stored, 0))
+
+    def brought(first: int, workers: int) -> list[list[list[int]]]:
+        return [batch["tokens"].tolist() for batch in training_loader(masking, mine, first, 5, workers)]
+
+    whole = brought(0, 0)
+    assert whole != [batch["tokens"].tolist() for batch in training_loader(masking.collate, mine, 0, 5, 0)]
+    late = whole[sum(mine.passes(step) for step in range(3)) :]
+    assert (brought(0, 2), brought(3, 0), brought(3, 2)) == (whole, late, late)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from hpcft.data.randomness import key, set_randomness
 from hpcft.recipe import Train
 from hpcft.train.optimizer import learning_rate
-from hpcft.train.randomness import key, set_randomness
 from hpcft.train.resume import compare
 
 
