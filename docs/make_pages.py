@@ -12,6 +12,8 @@ RECIPE = {
     "Recipe": "At the top",
     "Model": "model",
     "Data": "data",
+    "Split": "data.split",
+    "Filter": "data.filter",
     "Train": "train",
     "Evaluate": "evaluate",
     "Resources": "resources",

@@ -36,26 +36,79 @@ class Model(Section):
     """Frozen weights in 4 or 8 bits, for `lora` (QLoRA)."""
 
 
+TASK_COLUMNS: dict[str, tuple[str, ...]] = {
+    "corpus": ("text",),
+    "classify": ("text", "label"),
+    "entail": ("first", "second", "label"),
+    "prefer": ("prompt", "response_a", "response_b", "label"),
+}
+"""What a row has, by task; for the task instruct its template says so."""
+
+
+class Split(Section):
+    """Held-out rows, drawn from those of `data.train`: the same ones in every run of these rows with this seed."""
+
+    validation: Annotated[float, Field(gt=0)] | None = None
+    """Rows for the validation loss: below 1 a share of all, else how many."""
+    test: Annotated[float, Field(gt=0)] | None = None
+    """Rows for the test, likewise."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the draw; `train.seed` has no part in it."""
+    by: str | None = None
+    """A column, as the task calls it, of whose values each part gets its share (stratified)."""
+
+
+class Filter(Section):
+    """Rows that are left out of train, validation and test, each by itself, in this order. How many each of these has
+    removed stands in the log and in `hpcft show`."""
+
+    empty: Literal["drop"] | None = None
+    """Rows without a value that the task needs; a fault when not given."""
+    duplicates: Literal["drop", "keep"] | None = None
+    """Rows that say what an earlier one says, or have its `id`. When not given, only a repeated id is a fault; `keep`
+    takes that too."""
+    min_tokens: Count | None = None
+    """Tokens of a row at least: of its prompt, its completion and the end-of-text token, before any cut."""
+    max_tokens: Count | None = None
+    """At most."""
+    balance: str | None = None
+    """A column, as the task calls it, of each of whose values as many rows stay as the rarest has."""
+    diverse: Count | None = None
+    """So many training rows, which differ from each other in their words, in place of all."""
+
+
 class Data(Section):
-    """Rows and how they become features. Files are .jsonl, .csv or .parquet, relative to the recipe's folder."""
+    """Rows and how they become features. [data.md](data.md) has what they can come from, with examples."""
 
     train: str
-    """Rows to learn from."""
+    """Rows to learn from: a .jsonl, .json, .csv or .parquet file or a folder that `save_to_disk` has made, relative to
+    the recipe's folder, or a dataset of the hub, `owner/name`. Of several splits in one it is the one called train;
+    `owner/name:other` takes another."""
     validation: str | None = None
     """Rows for the validation loss; none is computed without them."""
     test: str | None = None
     """Held-out rows for `evaluate.choices`, looked at before and after training."""
+    revision: str | None = None
+    """Commit, tag or branch of a dataset of the hub."""
+    config: str | None = None
+    """Which of its configurations, where it has several."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What columns are called in the data, by what the task or the template calls them: `{text: headline}`."""
+    split: Split | None = None
+    filter: Filter | None = None
     template: str | None = None
     """Markdown file with `{{column}}` placeholders (task instruct). What its last placeholder brings is the
     completion; all before it is the prompt."""
-    text: str = "text"
-    """Column that holds a document (task corpus)."""
     max_length: Annotated[int, Field(ge=2)] = 512
     """Tokens of a row at most; what is longer is cut at the end, and a block has this length."""
     loss_on: Literal["completion", "full"] = "completion"
     """Which tokens count (task instruct); the end-of-text token always does."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that stack batches, beside each training process."""
+
+    def has(self, split: str) -> bool:
+        """Whether there are rows for train, validation or test, given or drawn."""
+        return bool(getattr(self, split) or (self.split and getattr(self.split, split, None)))
 
 
 class Lora(Section):

@@ -20,6 +20,7 @@ from hpcft.schema import expand, explain, sections
 from hpcft.yamlfile import Loader, explain_syntax, place, read_yaml
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_DATASET = re.compile(r"([\w-][\w.-]*/[\w.-]+)(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,11 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     def absolute(text: str | None) -> str | None:
         return None if text is None else str((folder / expand(text)).resolve())
 
-    data = recipe.data.model_copy(
-        update={key: absolute(getattr(recipe.data, key)) for key in ("train", "validation", "test", "template")}
-    )
+    rows = {key: getattr(recipe.data, key) for key in ("train", "validation", "test")}
+    files = {
+        key: text if text is None or is_hub_dataset(text, folder) else absolute(text) for key, text in rows.items()
+    }
+    data = recipe.data.model_copy(update={**files, "template": absolute(recipe.data.template)})
     model = recipe.model
     if not is_hub_id(model.path, folder):
         model = model.model_copy(update={"path": absolute(model.path)})
@@ -168,3 +171,11 @@ def is_hub_id(text: str, folder: Path) -> bool:
     """Whether a model's path can only mean a hub id: shaped like one, and no such folder beside the recipe."""
     # os.path, since Path.exists raises for a name that is too long, and for a folder that may not be entered.
     return bool(HUB_ID.fullmatch(text)) and text[0] not in "./~" and not os.path.exists(folder / text)  # noqa: PTH110
+
+
+def is_hub_dataset(text: str, folder: Path) -> bool:
+    """Whether rows can only come from the hub: `owner/name`, or `owner/name:split`, and no file's ending or place."""
+    match = HUB_DATASET.fullmatch(text)
+    if not match or Path(match[1]).suffix in (".jsonl", ".json", ".csv", ".parquet"):
+        return False
+    return not os.path.exists(folder / match[1])  # noqa: PTH110 - as above

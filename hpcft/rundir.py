@@ -108,6 +108,16 @@ class RunDir:
         return self.path / "features"
 
     @property
+    def splits(self) -> Path:
+        """Which rows of their sources the runs of this folder have drawn, by fingerprint; shared by all of them."""
+        return self.path.parent / ".splits"
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """By split: {source, of, removed, rows, fingerprint}, of the rows that were chosen from a source."""
+        return read_json(self.path / "rows.json") or {}
+
+    @property
     def evaluation(self) -> Path:
         return self.path / "evaluation"
 

@@ -14,11 +14,12 @@ import hpcft
 ROOT = Path(hpcft.__file__).parent
 SCHEMA = {"schema", "yamlfile", "errors"}
 RUN = {"rundir", "disk", "recipe", *SCHEMA}
-BASE = {"borrow", "ending", "interval", "template", "recipefile", *RUN}
+BASE = {"borrow", "ending", "interval", "template", "textrows", "recipefile", *RUN}
 ALLOWED = {
     "errors": set(),
     "interval": set(),
     "template": set(),
+    "textrows": {"errors"},
     "disk": {"errors"},
     "yamlfile": {"errors"},
     "schema": {"errors"},

@@ -197,7 +197,7 @@ def test_set_is_typed_as_yaml_would_type_it_and_makes_sections_that_are_not_ther
         "evaluate.choices=[no, yes]",
         "resources.walltime=1:00:00",
         "name=007x",
-        " data.text = body",
+        " data.columns.text = body",
         "train.clip_norm=null",
         "resources={gpus: 2, queued: 1}",
     )
@@ -205,14 +205,14 @@ def test_set_is_typed_as_yaml_would_type_it_and_makes_sections_that_are_not_ther
     assert (recipe.train.learning_rate, recipe.train.steps, recipe.train.clip_norm) == (5e-5, 10, None)
     assert recipe.evaluate.choices == ("no", "yes")
     assert recipe.name == "007x"
-    assert recipe.data.text == "body"
+    assert recipe.data.columns == {"text": "body"}
     # The last one replaced the whole section, walltime too.
     assert (recipe.resources.gpus, recipe.resources.queued, recipe.resources.walltime) == (2, 1, None)
 
 
 def test_the_value_of_set_may_hold_equals_signs_and_colons(desk: Desk) -> None:
-    recipe = read_recipe(Path("demo.yaml"), ["data.text=a=b:c"]).recipe
-    assert recipe.data.text == "a=b:c"
+    recipe = read_recipe(Path("demo.yaml"), ["data.columns.text=a=b:c"]).recipe
+    assert recipe.data.columns == {"text": "a=b:c"}
 
 
 @pytest.mark.parametrize(

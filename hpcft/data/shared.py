@@ -52,7 +52,7 @@ def leave(shared: Path, source: str, folder: Path) -> None:
             _copy(folder, copy)
             with contextlib.suppress(FileExistsError, OSError):
                 copy.rename(shared / source)
-        _forget(shared)
+        forget(shared)
     except OSError as error:
         print(f"hpcft: features are not shared with other runs: {error}", flush=True)
 
@@ -71,7 +71,7 @@ def _copy(source: Path, target: Path) -> None:
     sync_folder(target)
 
 
-def _forget(shared: Path) -> None:
+def forget(shared: Path) -> None:
     """Remove what nobody has used for long, and of which no run holds a link."""
     for folder in shared.iterdir():
         with contextlib.suppress(OSError):

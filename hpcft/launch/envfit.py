@@ -12,6 +12,7 @@ from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, read_facts
 from hpcft.launch.envrecord import recorded_archs
+from hpcft.launch.rowcheck import FORMATS
 from hpcft.recipe import Recipe
 from hpcft.recipefile import RecipeFile
 
@@ -38,10 +39,9 @@ VOLTA_TORCH = "torch==2.10.*"
 
 def modules_needed(recipe: Recipe) -> tuple[str, ...]:
     """Modules that the workers of this recipe will import."""
-    files = (recipe.data.train, recipe.data.validation, recipe.data.test)
-    endings = {Path(path).suffix for path in files if path}
-    more = ["pandas"] if endings & {".csv", ".parquet"} else []
-    more += ["pyarrow"] if ".parquet" in endings else []
+    files = [path for path in (recipe.data.train, recipe.data.validation, recipe.data.test) if path]
+    more = ["pyarrow"] if any(path.endswith(".parquet") for path in files) else []
+    more += ["datasets"] if any(Path(path).suffix not in FORMATS for path in files) else []
     more += ["peft"] if recipe.lora else []
     more += ["bitsandbytes"] if recipe.model.quantize or recipe.train.optimizer == "adamw-8bit" else []
     return (*WORKERS, *more)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -10,19 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcft.errors import Fault
-from hpcft.recipe import Recipe
+from hpcft.launch.rowcheck import data_faults
 from hpcft.recipefile import RecipeFile
-from hpcft.template import PromptTemplate, read_template
 
-HELP = {
-    ".jsonl": 'Write {"column": value, ...}, one row a line.',
-    ".csv": "Write a header and a row for each line below it.",
-    ".parquet": "Write it with pandas' to_parquet.",
-}
-"""What a file of rows looks like, by its ending."""
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """Under which of these a config.json says how many layers there are, by family."""
-FORMATS = tuple(HELP)
 
 
 def recipe_faults(file: RecipeFile) -> Iterator[Fault]:
@@ -98,7 +89,7 @@ def _sharding_faults(file: RecipeFile) -> Iterator[Fault]:
 
 def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:
     evaluate, data = file.recipe.evaluate, file.recipe.data
-    if evaluate.every and not data.validation:
+    if evaluate.every and not data.has("validation"):
         what = f"evaluate.every = {evaluate.every} needs data.validation."
         yield Fault(file.where("evaluate.every"), what, "Name a file there, or remove it.")
     if evaluate.choices is None:
@@ -106,7 +97,7 @@ def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:
     where = file.where("evaluate.choices")
     if file.recipe.task != "instruct":
         yield Fault(where, "evaluate.choices goes with the task instruct.", "Remove it.")
-    elif not data.test:
+    elif not data.has("test"):
         yield Fault(where, "evaluate.choices needs data.test.", "Name a file of held-out rows there.")
     if len(set(evaluate.choices)) < 2 or len(set(evaluate.choices)) < len(evaluate.choices) or "" in evaluate.choices:
         yield Fault(where, "evaluate.choices is no choice.", "Write two completions or more, all different.")
@@ -172,83 +163,3 @@ def _notify_faults(file: RecipeFile) -> Iterator[Fault]:
     words = shlex.split(file.recipe.notify.command or "")
     if words and "/" in words[0] and not os.access(words[0], os.X_OK):  # a name is looked for on the job's own PATH
         yield Fault(file.where("notify.command"), f"{words[0]} is no program that can be run.", "Make it executable.")
-
-
-def data_faults(file: RecipeFile) -> Iterator[Fault]:
-    """What is wrong with the files of rows, and with the template."""
-    data, template = file.recipe.data, None
-    if file.recipe.task == "instruct":
-        where = file.where("data.template")
-        if data.template is None:
-            yield Fault(where, "the task instruct needs data.template.", "Name a Markdown file.")
-        else:
-            try:
-                template = read_template(Path(data.template))
-            except (OSError, UnicodeDecodeError) as error:
-                yield Fault(where, f"{data.template} cannot be read: {_reason(error)}.", "Name a Markdown file.")
-            else:
-                if problem := template.fault():
-                    yield Fault(data.template, f"{problem}.", "Write it as `... {{column}} ... {{completion}}`.")
-                    template = None
-    needed = _needed_columns(file.recipe, template)
-    for key in ("train", "validation", "test"):
-        if path := getattr(data, key):
-            yield from _rows_faults(file.where(f"data.{key}"), Path(path), needed)
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
-
-
-def _needed_columns(recipe: Recipe, template: PromptTemplate | None) -> list[str]:
-    if recipe.task == "corpus":
-        return [recipe.data.text]
-    return list(dict.fromkeys(template.columns)) if template else []
-
-
-def _rows_faults(where: str, path: Path, needed: list[str]) -> Iterator[Fault]:
-    if path.suffix not in FORMATS:
-        yield Fault(where, f"{path} is of no format known here.", f"Give a file that ends in {' or '.join(FORMATS)}.")
-        return
-    try:
-        columns = _first_columns(path)
-    except (OSError, UnicodeDecodeError) as error:
-        yield Fault(where, f"{path} cannot be read: {_reason(error)}.", "Name a file of rows.")
-    except (ValueError, csv.Error) as error:
-        yield Fault(where, f"{path} {error}.", HELP[path.suffix])
-    else:
-        if columns is None:
-            return
-        if missing := [column for column in needed if column not in columns]:
-            names, there = (", ".join(f'"{column}"' for column in some) for some in (missing, columns))
-            yield Fault(where, f"{path} has no column {names}.", f"It has {there}.")
-
-
-def _first_columns(path: Path) -> list[str] | None:
-    """Columns of the first row; None for parquet, which only the job can read. Raises ValueError: no row there."""
-    if path.suffix == ".parquet":
-        with path.open("rb") as binary:
-            if binary.read(4) != b"PAR1":
-                raise ValueError("is no parquet file")
-        return None
-    if path.suffix == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet's mark at the start is no column's
-            csv.field_size_limit(1 << 30)
-            rows = (row for row in csv.reader(file) if row)
-            columns = next(rows, None)
-            if columns is None:
-                raise ValueError("is empty")
-            if next(rows, None) is None:
-                raise ValueError("has a header and no row")
-            return columns
-    with path.open(encoding="utf-8") as file:
-        line = next((line for line in file if line.strip()), "")
-    if not line:
-        raise ValueError("is empty")
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"begins with a line that is no JSON ({error.msg[:1].lower()}{error.msg[1:]})") from None
-    if not isinstance(row, dict):
-        raise ValueError("begins with a line that is no JSON object")
-    return list(row)

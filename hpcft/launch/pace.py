@@ -35,7 +35,7 @@ def jobs_needed(seconds_left: float, walltime: float, overhead: float) -> int | 
 def evaluations(recipe: Recipe, first: int, last: int, total: int) -> int:
     """Validation losses on the way from this step to that one: every so many steps, and at both ends of a run."""
     every = recipe.evaluate.every
-    if not recipe.data.validation:
+    if not recipe.data.has("validation"):
         return 0
     count = last // every - first // every + (first == 0) if every else 0
     return count + (last == total and not (every and total % every == 0))

@@ -81,8 +81,25 @@ def _git(path: Path, *arguments: str) -> str | None:
 
 
 def data_files(recipe: Recipe) -> dict[str, str]:
-    """The files of rows by their key: train, validation, test."""
-    return {key: path for key in ("train", "validation", "test") if (path := getattr(recipe.data, key))}
+    """The files of rows by their key: train, validation, test; of a saved dataset the one that says what is in it.
+
+    Rows of the hub have none here.
+    """
+    found = {}
+    for key in ("train", "validation", "test"):
+        path = getattr(recipe.data, key)
+        if path and path.startswith("/"):
+            found[key] = path if Path(path).suffix else saved_state(Path(path), key)
+    return found
+
+
+def saved_state(folder: Path, split: str) -> str:
+    """The state.json of a dataset that `save_to_disk` has written: it holds a fingerprint of its rows."""
+    name = folder.name.partition(":")[2] if not folder.exists() else ""
+    if name:
+        folder, split = folder.with_name(folder.name.partition(":")[0]), name
+    inner = folder / split if (folder / "dataset_dict.json").exists() else folder
+    return str(inner / "state.json")
 
 
 def model_files(folder: str) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ def papers(run: RunDir) -> dict[str, Any]:
         "changes": changes.changes(run),
         "provenance": provenance(run),
         "submission": {key: value for key, value in (run.submission or {}).items() if key != "recipe"},
+        "rows": run.rows,
         "env": read_json(run.path / "env.json"),
         "jobs": [_job_facts(job) for job in run.jobs() if job.submitted],
         "bytes": sizes(run),
@@ -109,6 +110,8 @@ def _origin(run: RunDir, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "cluster", f"{cluster.name} ({cluster.kind}{partition})"
     for key, path in data_files(run.recipe).items():
         yield f"data.{key}", _file((record.get("data") or {}).get(key), Path(path), tokenised(run, key))
+    for split, report in run.rows.items():
+        yield f"{split} rows", _rows(report)
     yield "model", _model(record.get("model"), run)
 
 
@@ -141,6 +144,13 @@ def _file(before: dict[str, Any] | None, path: Path, kept: bool) -> str:
     now = fingerprint(path)
     state = "" if same(before, now) else "; now gone" if now is None else "; changed since the submission"
     return f"{words}{state}{'; its rows are kept in the run' if kept and state else ''}"
+
+
+def _rows(report: dict[str, Any]) -> str:
+    """Which rows of its source a split has, and what each filter has removed."""
+    words = [f"{report['rows']} of {count(report['of'], 'row')} of {Path(report['source']).name}"]
+    words += [f"{removed} removed by {name}" for name, removed in report["removed"].items()]
+    return f"{', '.join(words)}; chosen as {report['fingerprint'][:16]}"
 
 
 def _model(before: dict[str, Any] | None, run: RunDir) -> str:

@@ -15,9 +15,10 @@ from hpcft.launch.drift import drift, tokenised
 from hpcft.launch.envdrift import env_notes
 from hpcft.launch.envfit import env_faults
 from hpcft.launch.fit import fit
-from hpcft.launch.inputs import data_faults, value_faults
+from hpcft.launch.inputs import value_faults
 from hpcft.launch.jobstatus import LIVE
 from hpcft.launch.provenance import data_files
+from hpcft.launch.rowcheck import data_faults
 from hpcft.launch.scheduler import scheduler
 from hpcft.launch.status import read_status
 from hpcft.rundir import CANCELLED, JobDir, RunDir

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from hpcft.data.batches import Collator
 from hpcft.data.features import Features
-from hpcft.data.rows import Row, read_rows
+from hpcft.data.rows import Row
+from hpcft.data.selection import Selection
+from hpcft.data.source import chosen_rows, in_source, place_of, selection_of
 from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
@@ -70,6 +72,8 @@ class ChoiceTest:
     choices: tuple[str, ...]
     max_length: int
     path: Path = Path("test rows")
+    selection: Selection | None = None
+    """Which rows of the path these are; None for all."""
 
     def check(self) -> None:
         """Raise UserError with the rows whose completion is none of the choices, or that lack a column."""
@@ -82,7 +86,7 @@ class ChoiceTest:
                 what = f'"{row[self.template.completion]}" is none of evaluate.choices.'
                 faults.append(Fault(where, what, f"Known: {', '.join(self.choices)}."))
         if faults:
-            raise UserError(faults)
+            raise in_source(UserError(faults), self.path, self.selection)
 
     def queries(self, row: int) -> list[Query]:
         """The passes that score every choice of a row: one if all are one token behind the same prompt."""
@@ -139,13 +143,15 @@ class ChoiceTest:
         }
 
 
-def choice_test(recipe: Recipe, tokenizer: Any) -> ChoiceTest | None:
-    """The test that the recipe asks for; None if it asks for none."""
+def choice_test(recipe: Recipe, tokenizer: Any, store: Path | None = None) -> ChoiceTest | None:
+    """The test that the recipe asks for; None if it asks for none. `store` is where runs keep their choice of rows."""
     data, choices = recipe.data, recipe.evaluate.choices
-    if choices is None or data.test is None or data.template is None:
+    if choices is None or not data.has("test") or data.template is None:
         return None
     template = read_template(Path(data.template))
-    return ChoiceTest(template, tokenizer, read_rows(Path(data.test)), choices, data.max_length, Path(data.test))
+    selection = selection_of(recipe, "test", store, tokenizer)
+    rows = list(chosen_rows(recipe, "test", selection))
+    return ChoiceTest(template, tokenizer, rows, choices, data.max_length, place_of(recipe, "test"), selection)
 
 
 def choose(

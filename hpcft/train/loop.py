@@ -112,7 +112,7 @@ def test_choices(training: Training, when: str) -> None:
     """Accuracy on held-out rows, `before` training and `after`; each once in the life of a run. Raises Stop."""
     if when == "before" and training.position.step > 0:
         return
-    test = choice_test(training.recipe, training.tokenizer)
+    test = choice_test(training.recipe, training.tokenizer, training.run.splits)
     if test is None:
         return
     out = training.run.evaluation / f"{when}.json"

@@ -55,12 +55,14 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, recipe.model.path)
     train = features_of("train", run, recipe, tokenizer, control)
-    validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.validation else None
+    validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.has("validation") else None
     total = recipe.train.total_steps(len(train), int(train.lengths.sum()), int(train.lengths.max()))
     if recipe.train.warmup_steps >= total:
         what = f"train.warmup_steps = {recipe.train.warmup_steps} leaves none of the {total} steps to fall."
         raise UserError(Fault("recipe", what, "Write less, or more epochs."))
-    if not run.saved_steps() and (test := choice_test(recipe, tokenizer)):  # else an earlier job has done so
+    if not run.saved_steps() and (
+        test := choice_test(recipe, tokenizer, run.splits)
+    ):  # else an earlier job has done so
         test.check()
     progress.lap("data")
     model, wrapped, optimizer, frozen = prepare_model(recipe, source, accelerator)

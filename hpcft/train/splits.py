@@ -15,7 +15,9 @@ import transformers
 from hpcft.data import shared
 from hpcft.data.features import Features, stored_features
 from hpcft.data.preparation import Chunk, prepare
-from hpcft.data.rows import rows_behind
+from hpcft.data.selection import Selection
+from hpcft.data.source import chosen_rows, in_source, place_of, selection_of, source_hash
+from hpcft.disk import write_json
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
@@ -24,7 +26,7 @@ from hpcft.train.control import Control, Stop
 
 SAY_EVERY = 30.0
 """Seconds between two lines in the log."""
-FORMAT = 1
+FORMAT = 2
 """Of what is made of rows: one more when a change here makes other features of the same rows."""
 
 
@@ -33,7 +35,7 @@ def features_of(split: str, run: RunDir, recipe: Recipe, tokenizer: Any, control
     folder = run.features / split
     if control.rank == 0 and stored_features(folder) is None:
         try:
-            _make(folder, Path(getattr(recipe.data, split)), run.path.parent / ".features", recipe, tokenizer, control)
+            _make(folder, split, run, recipe, tokenizer, control)
         except UserError:
             control.share(1)  # what poll says to the others: leave
             raise
@@ -46,8 +48,12 @@ def features_of(split: str, run: RunDir, recipe: Recipe, tokenizer: Any, control
     return Features(folder)
 
 
-def _make(folder: Path, path: Path, common: Path, recipe: Recipe, tokenizer: Any, control: Control) -> None:
-    source = source_of(path, recipe, tokenizer)
+def _make(folder: Path, split: str, run: RunDir, recipe: Recipe, tokenizer: Any, control: Control) -> None:
+    common, place = run.path.parent / ".features", place_of(recipe, split)
+    selection = selection_of(recipe, split, run.splits, tokenizer, control.poll)
+    if selection is not None:
+        _report(run, split, place, selection)
+    source = source_of(split, recipe, tokenizer, selection)
     if shared.take(common, source, folder) is not None:
         return
     task = make_task(recipe, tokenizer)
@@ -55,37 +61,46 @@ def _make(folder: Path, path: Path, common: Path, recipe: Recipe, tokenizer: Any
     def chunks(done: int, carry: Sequence[int]) -> Iterator[Chunk]:
         said = time.monotonic()
         if done:
-            print(f"hpcft: {done} rows of {path.name} were tokenised before", flush=True)
-        for chunk in task.chunks(rows_behind(path, done), path, done, carry):
+            print(f"hpcft: {done} rows of {place.name} were tokenised before", flush=True)
+        for chunk in task.chunks(chosen_rows(recipe, split, selection, done), place, done, carry):
             yield chunk
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()
-                print(f"hpcft: {chunk.rows} rows of {path.name} tokenised", flush=True)
+                print(f"hpcft: {chunk.rows} rows of {place.name} tokenised", flush=True)
 
-    prepare(folder, source, chunks, control.poll)
+    try:
+        prepare(folder, source, chunks, control.poll)
+    except UserError as error:
+        raise in_source(error, place, selection) from None
     shared.leave(common, source, folder)
 
 
-def source_of(path: Path, recipe: Recipe, tokenizer: Any) -> str:
-    """Hash of all that features come of: the file's bytes, the prompt, the tokenizer, and what the recipe says of them.
+def _report(run: RunDir, split: str, place: Path, selection: Selection) -> None:
+    """Say which rows were chosen, in the log and for `hpcft show`."""
+    print(f"hpcft: {split}: {selection.words()} of {place.name}", flush=True)
+    report = {"source": str(place), **selection.report, "fingerprint": selection.fingerprint}
+    write_json(run.path / "rows.json", {**run.rows, split: report})
+
+
+def source_of(split: str, recipe: Recipe, tokenizer: Any, selection: Selection | None = None) -> str:
+    """Hash of all that features come of: the rows, the prompt, the tokenizer, and what the recipe says of them.
 
     Raises UserError if a file cannot be read.
     """
     data = recipe.data
+    rows = f"{split} of {selection.fingerprint}" if selection else source_hash(recipe, split)
     try:
-        with path.open("rb") as file:
-            rows = hashlib.file_digest(file, "sha256").hexdigest()
         prompt = Path(data.template).read_text(encoding="utf-8") if data.template else None
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise UserError(Fault(str(error.filename or path), f"cannot be read: {why}.")) from None
+        raise UserError(Fault(str(data.template), f"cannot be read: {why}.")) from None
     facts = {
         "format": FORMAT,
         "rows": rows,
-        "kind": path.suffix,
+        "kind": place_of(recipe, split).suffix,
         "task": recipe.task,
         "prompt": prompt,
-        "keys": [data.text, data.max_length, data.loss_on],
+        "keys": data.model_dump(exclude={"train", "validation", "test", "template", "workers"}),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "class": type(tokenizer).__name__,
         "special": [tokenizer.bos_token_id, tokenizer.eos_token_id],

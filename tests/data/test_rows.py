@@ -27,8 +27,8 @@ def test_jsonl_and_parquet_bring_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": 1}\n\n{"a": \n', ":3: no JSON: Expecting value."),
-        ('{"a": 1}\n[1]\n', ':2: no JSON object. Write {"column": value, ...}.'),
+        ('{"a": 1}\n\n{"a": \n', ":3: row 2 is no JSON: expecting value."),
+        ('{"a": 1}\n[1]\n', ':2: row 2 is no JSON object. Write {"column": value, ...}.'),
         ("\n\n", ": holds no row."),
     ],
 )

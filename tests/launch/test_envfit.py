@@ -44,9 +44,9 @@ def test_an_env_that_lacks_torch_is_refused_with_the_torch_that_the_card_needs(d
     put_torch(prefix, "2.10.0+cu128", "12.8")
     put(prefix, "accelerate", "1.15.0")
     assert "# env          env\n" in desk.accepts()
-    desk.write("train.csv", "text,label\nhi,glad\n")
-    lacks = "demo.yaml:4: the env env has no pandas, which training needs."
-    assert desk.faults("--set", "data.train=train.csv") == [f"{lacks} {PIP} pandas`."]
+    desk.write("train.parquet", "PAR1")
+    lacks = "demo.yaml:4: the env env has no pyarrow, which training needs."
+    assert desk.faults("--set", "data.train=train.parquet") == [f"{lacks} {PIP} pyarrow`."]
 
 
 def test_an_env_without_what_the_batch_process_imports_is_refused(desk: Desk) -> None:

@@ -42,24 +42,30 @@ def test_a_folder_without_config_is_no_model(desk: Desk) -> None:
     ("name", "text", "message"),
     [
         ("a.jsonl", None, "a.jsonl cannot be read: no such file or directory. Name a file of rows."),
-        ("a.jsonl", "", f"a.jsonl is empty. {JSONL_FIX}"),
-        ("a.jsonl", "\n \n", f"a.jsonl is empty. {JSONL_FIX}"),
-        ("a.jsonl", "text\n", f"a.jsonl begins with a line that is no JSON (expecting value). {JSONL_FIX}"),
-        ("a.jsonl", "[1, 2]\n", f"a.jsonl begins with a line that is no JSON object. {JSONL_FIX}"),
-        ("a.jsonl", b"\xff\xfe", "a.jsonl cannot be read: it is no UTF-8 text. Name a file of rows."),
+        ("a.jsonl", "", f"a.jsonl holds no row. {JSONL_FIX}"),
+        ("a.jsonl", "\n \n", f"a.jsonl holds no row. {JSONL_FIX}"),
         ("a.jsonl", '{"text": "a"}\n', 'a.jsonl has no column "label". It has "text".'),
         ("a.jsonl", '{"body": "a"}\n', 'a.jsonl has no column "text", "label". It has "body".'),
-        ("a.csv", "", "a.csv is empty. Write a header and a row for each line below it."),
-        ("a.csv", "text,label\n", "a.csv has a header and no row. Write a header and a row for each line below it."),
+        ("a.csv", "", "a.csv holds no row. Write a header and a row for each line below it."),
         (
             "a.csv",
             "text,label\n\n\n",
-            "a.csv has a header and no row. Write a header and a row for each line below it.",
+            "a.csv holds no row. Write a header and a row for each line below it.",
         ),
         ("a.csv", "text, label\nhi,glad\n", 'a.csv has no column "label". It has "text", " label".'),
         ("a.parquet", "text", "a.parquet is no parquet file. Write it with pandas' to_parquet."),
-        ("a.txt", "text", "a.txt is of no format known here. Give a file that ends in .jsonl or .csv or .parquet."),
-        ("model", None, "model is of no format known here. Give a file that ends in .jsonl or .csv or .parquet."),
+        (
+            "a.txt",
+            "text",
+            "a.txt is of no format known here. Give a file that ends in .jsonl, .json, .csv or .parquet, "
+            "or a folder of save_to_disk.",
+        ),
+        (
+            "model",
+            None,
+            "model is no folder of rows: it has no dataset_info.json. "
+            "Write it with datasets' save_to_disk, or name a file.",
+        ),
     ],
 )
 def test_data_that_cannot_work_are_refused(desk: Desk, name: str, text: str | bytes | None, message: str) -> None:
@@ -72,7 +78,9 @@ def test_data_that_cannot_work_are_refused(desk: Desk, name: str, text: str | by
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("a.jsonl", '\n\n{"label": "glad", "text": "hi", "more": 1}\n{broken'),  # only the job reads all rows
+        ("a.jsonl", '\n\n{"label": "glad", "text": "hi", "more": 1}\n'),
+        ("a.json", ' [{"label": "glad", "text": "hi"}]\n'),
+        ("a.json", '{"label": "glad", "text": "hi"}\n'),  # a row a line is called so too
         ("a.csv", 'text,label\n"two\nlines, one cell",glad\n'),
         ("a.csv", b"\xef\xbb\xbftext,label\r\nhi,glad\r\n"),  # as spreadsheets write it
         ("a.parquet", b"PAR1..."),
@@ -96,7 +104,7 @@ def test_a_corpus_needs_its_text_column_and_no_template(desk: Desk) -> None:
     desk.change("task: instruct", "task: corpus")
     desk.change("  template: prompt.md\n", "")
     desk.accepts()
-    assert desk.faults("--set", "data.text=body") == [
+    assert desk.faults("--set", "data.columns.text=body") == [
         'demo.yaml:7: train.jsonl has no column "body". It has "text", "label".'
     ]
 

@@ -1,0 +1,246 @@
+"""The rows before the queue: what a recipe's data lack, as far as it can be known in a moment and without torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from hpcft.disk import read_json
+from hpcft.errors import Fault, UserError
+from hpcft.launch import words
+from hpcft.recipe import TASK_COLUMNS, Filter, Recipe
+from hpcft.recipefile import RecipeFile
+from hpcft.template import PromptTemplate, read_template
+from hpcft.textrows import Row, read_text_rows
+
+HELP = {
+    ".jsonl": 'Write {"column": value, ...}, one row a line.',
+    ".json": 'Write [{"column": value, ...}, ...].',
+    ".csv": "Write a header and a row for each line below it.",
+    ".parquet": "Write it with pandas' to_parquet.",
+}
+"""What a file of rows looks like, by its ending."""
+FORMATS = tuple(HELP)
+WHOLE = 4 << 20
+"""Bytes up to which every row of a file is looked at."""
+UNIQUE = "Make ids unique, or write `filter: {duplicates: drop}` into data, or `keep` if they need not be."
+SOME = 1000
+"""Rows that are looked at of a larger one; the job looks at all."""
+
+
+def data_faults(file: RecipeFile) -> Iterator[Fault]:
+    """What is wrong with the rows, and with the template."""
+    data, template = file.recipe.data, None
+    if file.recipe.task == "instruct":
+        where = file.where("data.template")
+        if data.template is None:
+            yield Fault(where, "the task instruct needs data.template.", "Name a Markdown file.")
+        else:
+            try:
+                template = read_template(Path(data.template))
+            except (OSError, UnicodeDecodeError) as error:
+                yield Fault(where, f"{data.template} cannot be read: {_reason(error)}.", "Name a Markdown file.")
+            else:
+                if problem := template.fault():
+                    yield Fault(data.template, f"{problem}.", "Write it as `... {{column}} ... {{completion}}`.")
+                    template = None
+    yield from _choice_faults(file)
+    yield from _column_faults(file, template)
+    yield from _split_faults(file, template)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
+
+
+def _wanted(recipe: Recipe, template: PromptTemplate | None) -> list[str]:
+    """Columns that a row must have, as the task calls them."""
+    named = template.columns if template else []
+    return list(dict.fromkeys(TASK_COLUMNS.get(recipe.task, named)))
+
+
+def _choice_faults(file: RecipeFile) -> Iterator[Fault]:
+    """What does not go together in how rows are drawn and filtered."""
+    split, keep = file.recipe.data.split, file.recipe.data.filter
+    for key in ("validation", "test"):
+        if split and getattr(split, key) and getattr(file.recipe.data, key):
+            what = f"data.{key} and data.split.{key} are both given."
+            yield Fault(file.where(f"data.split.{key}"), what, "Remove one of the two.")
+        elif split and (asked := getattr(split, key)) and asked > 1 and asked != int(asked):
+            what = f"data.split.{key} = {asked:g} is neither a share below 1 nor a number of rows."
+            yield Fault(file.where(f"data.split.{key}"), what, "Write 0.1 for a tenth, or 500 for so many rows.")
+    if split and not split.validation and not split.test:
+        what = "data.split draws nothing: it has neither validation nor test."
+        yield Fault(file.where("data.split"), what, "Write `test: 0.1`, or remove it.")
+    if split and sum(asked for asked in (split.validation, split.test) if asked and asked < 1) >= 1:
+        yield Fault(file.where("data.split"), "data.split leaves no row to learn from.", "Ask for less.")
+    if keep and keep.min_tokens and keep.max_tokens and keep.min_tokens > keep.max_tokens:
+        what = f"data.filter.min_tokens = {keep.min_tokens} is more than max_tokens = {keep.max_tokens}."
+        yield Fault(file.where("data.filter.min_tokens"), what, "Write less.")
+
+
+def _column_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterator[Fault]:
+    wanted = _wanted(file.recipe, template)
+    if not wanted:
+        return  # the template is to blame
+    for name in file.recipe.data.columns:
+        if name not in (*wanted, "id", *_named(file.recipe)):
+            reads = "the template" if file.recipe.task == "instruct" else f"the task {file.recipe.task}"
+            what = f'data.columns.{name}: {reads} reads no "{name}".'
+            yield Fault(file.where(f"data.columns.{name}"), what, f"It reads {_quoted(wanted)}.")
+
+
+def _named(recipe: Recipe) -> list[str]:
+    """Columns by which rows are drawn or filtered."""
+    split, keep = recipe.data.split, recipe.data.filter
+    return [name for name in (split and split.by, keep and keep.balance) if name]
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _split_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterator[Fault]:
+    known: set[str] | None = None
+    for key in ("train", "validation", "test"):
+        text = getattr(file.recipe.data, key)
+        if text is None:
+            continue
+        wanted = [*_wanted(file.recipe, template), *_named(file.recipe)]
+        look = Look(file.recipe, key, file.where(f"data.{key}"), list(dict.fromkeys(wanted)), template, known)
+        yield from look.faults()
+        if key == "train" and look.whole:
+            known = look.labels
+
+
+@dataclass
+class Look:
+    """One split, as it is looked at before the queue."""
+
+    recipe: Recipe
+    key: str
+    where: str
+    wanted: list[str]
+    template: PromptTemplate | None
+    known: set[str] | None
+    """Labels of the training rows, where all of them were looked at."""
+    labels: set[str] = field(default_factory=set)
+    ids: dict[str, int] = field(default_factory=dict)
+    whole: bool = False
+    found: dict[str, tuple[Fault, int]] = field(default_factory=dict)
+    """By kind, what is wrong with a row, and how many have it."""
+
+    @property
+    def place(self) -> str:
+        """The file, folder or id."""
+        return str(getattr(self.recipe.data, self.key))
+
+    def faults(self) -> Iterator[Fault]:
+        """Everything that is wrong with this split."""
+        path = Path(self.place)
+        if not path.is_absolute():
+            return  # of the hub: the job will find out
+        name = "" if os.path.lexists(path) else path.name.partition(":")[2]
+        folder = path.with_name(path.name.partition(":")[0]) if name else path
+        if os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered
+            yield from self._folder_faults(folder, name or self.key)
+        elif path.suffix not in FORMATS:
+            endings = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            what = f"{path} is of no format known here."
+            yield Fault(self.where, what, f"Give a file that ends in {endings}, or a folder of save_to_disk.")
+        else:
+            yield from self._file_faults(path)
+
+    def _folder_faults(self, folder: Path, split: str) -> Iterator[Fault]:
+        """Of a folder that `save_to_disk` has made."""
+        if several := read_json(folder / "dataset_dict.json"):
+            if split not in several["splits"]:
+                what = f'{folder} has no split "{split}".'
+                fix = f"It has {_quoted(several['splits'])}; write `{folder}:NAME` for one of them."
+                yield Fault(self.where, what, fix)
+                return
+            folder = folder / split
+        facts = read_json(folder / "dataset_info.json")
+        if facts is None or not (folder / "state.json").exists():
+            what = f"{folder} is no folder of rows: it has no dataset_info.json."
+            yield Fault(self.where, what, "Write it with datasets' save_to_disk, or name a file.")
+        elif there := list(facts.get("features") or ()):
+            yield from self._missing(there)
+
+    def _file_faults(self, path: Path) -> Iterator[Fault]:
+        try:
+            if path.suffix == ".parquet":
+                with path.open("rb") as binary:
+                    if binary.read(4) != b"PAR1":
+                        yield Fault(self.where, f"{path} is no parquet file.", HELP[".parquet"])
+                return  # which only the job can read
+            self.whole = path.stat().st_size <= WHOLE
+            rows = read_text_rows(path)
+            first = next(rows, None)
+            if first is None:
+                yield Fault(self.where, f"{path} holds no row.", HELP[path.suffix])
+                return
+            if missing := list(self._missing(list(first))):
+                yield from missing
+                return
+            self._row(1, first)
+            for number, row in enumerate(rows if self.whole else islice(rows, SOME), 2):
+                self._row(number, row)
+        except OSError as error:
+            yield Fault(self.where, f"{path} cannot be read: {_reason(error)}.", "Name a file of rows.")
+        except UserError as error:
+            self.whole = False
+            yield from self._told()
+            yield from error.faults
+        else:
+            yield from self._told()
+
+    def _missing(self, there: list[str]) -> Iterator[Fault]:
+        columns = self.recipe.data.columns
+        if missing := [name for name in (columns.get(name, name) for name in self.wanted) if name not in there]:
+            yield Fault(self.where, f"{self.place} has no column {_quoted(missing)}.", f"It has {_quoted(there)}.")
+
+    def _row(self, number: int, row: Row) -> None:
+        """Look at one row; of what is wrong with many the first is named."""
+        columns, keep = self.recipe.data.columns, self.recipe.data.filter or Filter()
+        key = row.get(columns.get("id", "id"))
+        before = number if key is None or keep.duplicates else self.ids.setdefault(str(key), number)
+        if before != number:
+            self._wrong("id", number, f'its id "{key}" is that of row {before} too.', UNIQUE)
+        for name in self.wanted:
+            given = columns.get(name, name)
+            value = row.get(given)
+            if missing := value is None or (isinstance(value, float) and math.isnan(value)):
+                what = f'"{given}" has no value.' if given in row else f'has no column "{given}".'
+            elif self.template and name == self.template.completion and not str(value).strip():
+                missing, what = True, f'"{given}" is empty.'
+            if missing and keep.empty is None:
+                self._wrong(what.replace(given, ""), number, what)
+            elif not missing and name in ("label", self.template and self.template.completion):
+                self._label(number, given, str(value))
+
+    def _label(self, number: int, column: str, label: str) -> None:
+        choices = self.recipe.evaluate.choices
+        if self.template:
+            if self.key == "test" and choices and label not in choices:
+                fix = f"Known: {', '.join(choices)}."
+                self._wrong("label", number, f'"{label}" is none of evaluate.choices.', fix)
+            return
+        self.labels.add(label)
+        if self.known is not None and label not in self.known:
+            what = f'"{column}" is "{label}", which no training row has.'
+            self._wrong("label", number, what, f"Known: {', '.join(sorted(self.known))}.")
+
+    def _wrong(self, kind: str, number: int, what: str, fix: str = "") -> None:
+        fault = Fault(f"{self.place}, row {number}", what, fix)
+        first, count = self.found.get(kind, (fault, 0))
+        self.found[kind] = first, count + 1
+
+    def _told(self) -> Iterator[Fault]:
+        for fault, count in self.found.values():
+            more = f" Likewise {words.count(count - 1, 'row')} behind it." if count > 1 else ""
+            yield Fault(fault.where, f"{fault.what}{more}", fault.fix)

@@ -1,0 +1,91 @@
+"""The rows before the queue: one fault for each kind of mistake, with the first row that has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpcft.launch import rowcheck
+from tests.desk import Desk, make_desk
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return make_desk(tmp_path, monkeypatch)
+
+
+GOOD = {"text": "good day", "label": "glad"}
+
+
+def rows(desk: Desk, *some: dict[str, object], name: str = "train.jsonl") -> None:
+    desk.write(name, "".join(json.dumps(row) + "\n" for row in some))
+
+
+def test_each_kind_of_mistake_is_one_fault_with_its_first_row(desk: Desk) -> None:
+    rows(
+        desk, GOOD, {"text": "a"}, {"text": None, "label": "sad"}, {**GOOD, "label": " "}, {"text": "b"}, {"text": "c"}
+    )
+    assert desk.faults() == [
+        'train.jsonl, row 2: has no column "label". Likewise 2 rows behind it.',
+        'train.jsonl, row 3: "text" has no value.',
+        'train.jsonl, row 4: "label" is empty.',
+    ]
+
+
+def test_a_row_that_cannot_be_read_is_named_beside_the_mistakes_before_it(desk: Desk) -> None:
+    desk.write("train.jsonl", b'{"text": "a", "label": "b"}\n{"text": "a"}\n{"text": "caf\xe9", "label": "b"}\n')
+    assert desk.faults() == [
+        'train.jsonl, row 2: has no column "label".',
+        "train.jsonl:3: row 3 is no UTF-8 text: its line has the byte 0xe9 at place 14. Save the file as UTF-8.",
+    ]
+
+
+def test_a_completion_that_is_no_choice_is_named(desk: Desk) -> None:
+    rows(desk, GOOD, {**GOOD, "label": "gald"}, name="test.jsonl")
+    assert desk.faults("--set", "data.test=test.jsonl", "--set", "evaluate.choices=[glad, sad]") == [
+        'test.jsonl, row 2: "gald" is none of evaluate.choices. Known: glad, sad.'
+    ]
+
+
+def test_of_a_large_file_only_the_first_rows_are_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowcheck, "WHOLE", 200)
+    monkeypatch.setattr(rowcheck, "SOME", 5)
+    rows(desk, *[GOOD] * 20, {"text": "a"})
+    desk.accepts()
+    rows(desk, *[GOOD] * 3, {"text": "a"}, *[GOOD] * 20)
+    assert desk.faults() == ['train.jsonl, row 4: has no column "label".']
+
+
+def test_columns_are_looked_for_under_the_names_of_the_data(desk: Desk) -> None:
+    rows(desk, {"body": "good day", "mood": "glad"}, {"body": "bad day"})
+    assert desk.faults("--set", "data.columns={text: body, label: mood}") == [
+        'train.jsonl, row 2: has no column "mood".'
+    ]
+    assert desk.faults("--set", "data.columns={text: body, lable: mood}") == [
+        '--set data.columns: data.columns.lable: the template reads no "lable". It reads "text", "label".',
+        'demo.yaml:7: train.jsonl has no column "label". It has "body", "mood".',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("saved", 'saved has no column "label". It has "text".'),
+        ("splits:dev", 'splits has no split "dev". It has "train"; write `splits:NAME` for one of them.'),
+        ("splits", None),
+        ("owner/name", None),  # of the hub: the job will find out
+        ("owner/name.jsonl", "owner/name.jsonl cannot be read: no such file or directory. Name a file of rows."),
+    ],
+)
+def test_datasets_are_looked_at_as_far_as_their_own_notes_go(desk: Desk, train: str, message: str | None) -> None:
+    for folder, columns in (("saved", ["text"]), ("splits/train", ["text", "label"])):
+        desk.write(f"{folder}/dataset_info.json", json.dumps({"features": {name: {} for name in columns}}))
+        desk.write(f"{folder}/state.json", "{}")
+    desk.write("splits/dataset_dict.json", '{"splits": ["train"]}')
+    desk.change("train: train.jsonl", f"train: {train}")
+    if message:
+        assert desk.faults() == [f"demo.yaml:7: {message}"]
+    else:
+        desk.accepts()
