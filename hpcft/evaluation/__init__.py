@@ -1,0 +1,1 @@
+"""Workers: what a model's answers are worth, and where they are kept."""
