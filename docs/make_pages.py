@@ -15,6 +15,7 @@ RECIPE = {
     "Split": "data.split",
     "Filter": "data.filter",
     "Train": "train",
+    "Phase": "phases",
     "Evaluate": "evaluate",
     "Resources": "resources",
     "Notify": "notify",

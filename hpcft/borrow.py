@@ -14,10 +14,13 @@ def borrow(run: RunDir, own: RunDir, only: int | None = None) -> list[int]:
     features."""
     own.features.mkdir()
     own.checkpoints.mkdir()
-    for complete in run.features.glob("*/complete.json"):
-        (own.features / complete.parent.name).symlink_to(complete.parent)
-    if (commit := run.path / "model.json").exists():
-        shutil.copy(commit, own.path)
+    for complete in run.features.rglob("complete.json"):
+        place = own.features / complete.parent.relative_to(run.features)
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(complete.parent)
+    for name in ("model.json", "phases.json"):
+        if (run.path / name).exists():
+            shutil.copy(run.path / name, own.path)
     for step in run.saved_steps():
         if only in (None, step):
             folder = f"step-{step:08d}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from hpcft.schema import (
     Command,
@@ -13,6 +13,7 @@ from hpcft.schema import (
     Mail,
     Memory,
     Name,
+    PhaseName,
     Section,
     SlurmName,
     Walltime,
@@ -24,7 +25,8 @@ class Model(Section):
     """Where the pretrained model comes from."""
 
     path: str
-    """A folder, relative to the recipe's own, or a hub id such as `openai-community/gpt2-xl`."""
+    """A folder, relative to the recipe's own; a hub id such as `openai-community/gpt2-xl`; or `run:NAME`, the model
+    that a finished run has left, `run:NAME/best` its best weights."""
     revision: str | None = None
     """Commit or tag of a hub id, so that every job of the chain loads the same files."""
     weights: Literal["pretrained", "random"] = "pretrained"
@@ -199,6 +201,40 @@ class Train(Section):
         return self.steps or max(1, round((self.epochs or 0) * self.epoch_steps(rows, tokens, longest)))
 
 
+class PhaseData(Data):
+    """Keys of `data` that a phase has for itself."""
+
+    train: str = ""
+
+
+class Phase(Section):
+    """A stretch of the run with its own rows, loss or schedule. It begins with the model of the phase before, and with
+    a fresh optimizer; what it does not say is as in the recipe's own sections. [phases.md](phases.md) has examples."""
+
+    name: PhaseName
+    """What it is called, in `--set phases.NAME.train.steps=10`, in evaluation/NAME.json and in pictures."""
+    data: PhaseData = PhaseData()
+    """Keys of the section `data`, all but `test`, `split`, `filter` and `workers`."""
+    train: Train = Train()
+    """Keys of the section `train`: its length, batch and learning rate, with all that belongs to them."""
+
+    @field_serializer("data", "train")
+    def _given(self, section: Section) -> dict[str, Any]:
+        """What was given alone: a default that is written down would override the recipe's own value."""
+        return section.model_dump(mode="json", exclude_unset=True)
+
+
+ALIKE = ("test", "split", "filter", "workers")
+"""Keys of `data` that all phases share: rows of the test must be the same in each, and learnt in none."""
+OF_PHASES = (
+    *("steps", "epochs", "batch_size", "batch_tokens", "micro_batch_size", "grouping"),
+    *("learning_rate", "warmup_steps", "weight_decay", "beta1", "beta2", "epsilon", "clip_norm"),
+)
+"""Keys of `train` that a phase may have for itself; the others are of the whole run."""
+ONE_OF = (("steps", "epochs"), ("batch_size", "batch_tokens"))
+"""Keys of `train` that are given in place of each other."""
+
+
 class Evaluate(Section):
     """What is measured beside the training loss."""
 
@@ -266,6 +302,7 @@ class Recipe(Section):
     data: Data
     lora: Lora | None = None
     train: Train = Train()
+    phases: tuple[Phase, ...] = ()
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
     notify: Notify = Notify()
@@ -279,3 +316,50 @@ class Recipe(Section):
     def local_processes(self) -> int:
         """Training processes of one node."""
         return self.resources.gpus or self.resources.processes or 1
+
+    def phase(self, number: int) -> Recipe:
+        """The recipe of a phase, from 0: its sections put into the run's; the recipe itself where it has no phases."""
+        if not self.phases:
+            return self
+        phase = self.phases[number]
+        data = self.data.model_copy(update=_given(phase.data))
+        train = self.train.model_copy(update=_given(phase.train))
+        return self.model_copy(update={"data": data, "train": train, "phases": ()})
+
+    def each_phase(self) -> list[Recipe]:
+        """The recipe of every phase; of one without phases, itself."""
+        return [self.phase(number) for number in range(max(1, len(self.phases)))]
+
+    def phase_name(self, number: int) -> str | None:
+        """What a phase is called; None of a recipe without phases."""
+        return self.phases[number].name if self.phases else None
+
+    def phase_key(self, number: int, key: str) -> str:
+        """The dotted key that a phase has its value of, `train.steps`, from: `phases.full.train.steps` is its own."""
+        section, _, word = key.partition(".")
+        own = self.phases and word in _given(getattr(self.phases[number], section))
+        return f"phases.{self.phases[number].name}.{key}" if own else key
+
+    def features_folder(self, number: int) -> str:
+        """Where the features of a phase lie, below those of the run: phases on the same data share a folder."""
+        if not self.phases:
+            return ""
+        each = self.each_phase()
+        first = next(place for place, other in enumerate(each) if other.data == each[number].data)
+        return self.phases[first].name
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the whole run; None where some are given in epochs, so that rows have to be counted."""
+        lengths = [each.train.steps for each in self.each_phase()]
+        return sum(length or 0 for length in lengths) if all(lengths) else None
+
+
+def _given(section: Section) -> dict[str, Any]:
+    """What a phase says for itself; of two keys that stand in place of each other, one that is not given is none."""
+    given = {key: getattr(section, key) for key in section.model_fields_set}
+    for pair in ONE_OF:
+        for one, other in (pair, pair[::-1]):
+            if given.get(one) is not None and other not in given:
+                given[other] = None
+    return given

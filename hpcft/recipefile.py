@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import yaml
 from pydantic import ValidationError
 
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Notify, Recipe
+from hpcft.recipe import Data, Notify, Recipe
 from hpcft.schema import expand, explain, sections
 from hpcft.yamlfile import Loader, explain_syntax, place, read_yaml
 
+OF_RUN = "run:"
+"""Begins the path of a model that another run has left; the submission resolves it."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_DATASET = re.compile(r"([\w-][\w.-]*/[\w.-]+)(:[\w.-]+)?")
 
@@ -33,9 +35,22 @@ class RecipeFile:
     overrides: tuple[str, ...] = ()
     doubtful: frozenset[str] = frozenset()
     """Top keys with a fault in them: what lies below is not what the user meant."""
+    phase: str | None = None
+    """The phase whose recipe this is, of a file with phases."""
+
+    def each_phase(self) -> list[RecipeFile]:
+        """The same with the recipe of each phase; of one without phases, itself."""
+        each = enumerate(self.recipe.each_phase())
+        return [replace(self, recipe=one, phase=self.recipe.phase_name(number)) for number, one in each]
 
     def where(self, key: str) -> str:
-        """`jobs/demo.yaml:7` for a dotted key, or `--set key` where it, or what holds it, was overridden."""
+        """`jobs/demo.yaml:7` for a dotted key, or `--set key` where it, or what holds it, was overridden.
+
+        Of a phase's recipe, the place of its own key where it has one.
+        """
+        own = f"phases.{self.phase}.{key}"
+        if self.phase and (own in self.lines or any(text.startswith(own) for text in self.overrides)):
+            return replace(self, phase=None).where(own)
         for text in self.overrides:
             given = text.split("=", 1)[0].strip()
             made = key not in self.lines and given.startswith(f"{key}.")  # the section is not in the file
@@ -66,13 +81,16 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RecipeFile 
     for key, section in sections(Recipe).items():
         if section and key in values and values[key] is None:
             values[key] = {}  # all its lines are comments
+    if values.get("phases", ()) is None:
+        values["phases"] = []
     faults = [fault for text in overrides for fault in apply_override(values, text)]
+    lines = with_names(lines, values)
     doubtful = {text.partition("=")[0].partition(".")[0].strip() for text in overrides if faults}
     file = RecipeFile(path, Recipe.model_construct(), lines, tuple(overrides))
     try:
         recipe = _validate(values)
     except ValidationError as error:
-        faults += explain(error, file.where, Recipe)
+        faults += explain(error, file.where, Recipe, item_names(values))
         doubtful |= {str(detail["loc"][0]) for detail in error.errors()}
         try:
             recipe = _validate(_without(values, [detail["loc"][:2] for detail in error.errors()]))
@@ -87,10 +105,12 @@ def _validate(values: Mapping[str, Any]) -> Recipe:
 
 
 def _without(values: Mapping[str, Any], locations: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
-    """The values less what stands at these places, each a key, or a section and a key."""
+    """The values less what stands at these places, each a key, or a section and a key; or the number of a phase, and
+    then there are none.
+    """
     kept = {}
     for key, value in values.items():
-        if (key,) in locations:
+        if (key,) in locations or (isinstance(value, list) and any(place[0] == key for place in locations)):
             continue
         if isinstance(value, dict):
             value = {inner: item for inner, item in value.items() if (key, inner) not in locations}
@@ -114,6 +134,15 @@ def apply_override(values: dict[str, Any], text: str) -> list[Fault]:
     except ValueError:
         return [Fault(f"--set {key}", f"{value!r} holds an alias of what it stands in.", "Remove that *alias.")]
     *sections, last = key.split(".")
+    if sections[:1] == ["phases"]:
+        numbers = {name: number for (_, number), name in item_names(values).items()}
+        name = [*sections, last][1]
+        if name not in numbers:
+            there = f"It has {', '.join(numbers)}." if numbers else "It has no phases."
+            return [Fault(f"--set {key}", f'"{name}" is no phase of the recipe.', there)]
+        if not sections[1:]:
+            return [Fault(f"--set {key}", f'"{name}" is a phase, and no key.', f"Write {key}.section.key=value.")]
+        values, sections = values["phases"][numbers[name]], sections[2:]
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
@@ -121,6 +150,25 @@ def apply_override(values: dict[str, Any], text: str) -> list[Fault]:
         values = inner
     values[last] = parsed
     return []
+
+
+def item_names(values: Mapping[str, Any]) -> dict[tuple[int | str, ...], str]:
+    """What the phases of a recipe are called: {("phases", 0): "full"}."""
+    phases = values.get("phases")
+    phases = phases if isinstance(phases, list) else []
+    names = {number: phase.get("name") for number, phase in enumerate(phases) if isinstance(phase, dict)}
+    return {("phases", number): name for number, name in names.items() if isinstance(name, str)}
+
+
+def with_names(lines: Mapping[str, int], values: Mapping[str, Any]) -> dict[str, int]:
+    """The lines of all dotted keys, those of a phase by its name too: `phases.full.train` for `phases.0.train`."""
+    found = dict(lines)
+    for (_, number), name in item_names(values).items():
+        place = f"phases.{number}"
+        for key, line in lines.items():
+            if f"{key}.".startswith(f"{place}."):
+                found.setdefault(f"phases.{name}{key[len(place) :]}", line)
+    return found
 
 
 def is_path(text: str) -> bool:
@@ -137,13 +185,16 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     def absolute(text: str | None) -> str | None:
         return None if text is None else str((folder / expand(text)).resolve())
 
-    rows = {key: getattr(recipe.data, key) for key in ("train", "validation", "test")}
-    files = {
-        key: text if text is None or is_hub_dataset(text, folder) else absolute(text) for key, text in rows.items()
-    }
-    data = recipe.data.model_copy(update={**files, "template": absolute(recipe.data.template)})
+    def found(data: Data) -> Data:
+        rows = {key: text for key in ("train", "validation", "test") if (text := getattr(data, key))}
+        files = {key: text if is_hub_dataset(text, folder) else absolute(text) for key, text in rows.items()}
+        template = {"template": absolute(data.template)} if data.template else {}
+        return data.model_copy(update={**files, **template})
+
+    data = found(recipe.data)
+    phases = tuple(phase.model_copy(update={"data": found(phase.data)}) for phase in recipe.phases)
     model = recipe.model
-    if not is_hub_id(model.path, folder):
+    if not is_hub_id(model.path, folder) and not model.path.startswith(OF_RUN):
         model = model.model_copy(update={"path": absolute(model.path)})
     named = {
         # Not resolved: an env that is reached through a link keeps the prefix that its scripts were made for.
@@ -155,7 +206,8 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     train = recipe.train
     if train.batch_tokens and "batch_size" not in train.model_fields_set:  # its default is for who gives neither
         train = train.model_copy(update={"batch_size": None})
-    return recipe.model_copy(update={"data": data, "model": model, "train": train, "notify": notify, **named})
+    made = {"data": data, "phases": phases, "model": model, "train": train, "notify": notify, **named}
+    return recipe.model_copy(update=made)
 
 
 def resolve_notify(notify: Notify, folder: Path) -> Notify:

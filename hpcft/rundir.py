@@ -104,7 +104,7 @@ class RunDir:
 
     @property
     def features(self) -> Path:
-        """Tokenised rows, one folder a split."""
+        """Tokenised rows, one folder a split; of a run with phases, in one folder for each of their data."""
         return self.path / "features"
 
     @property
@@ -116,6 +116,12 @@ class RunDir:
     def rows(self) -> dict[str, Any]:
         """By split: {source, of, removed, rows, fingerprint}, of the rows that were chosen from a source."""
         return read_json(self.path / "rows.json") or {}
+
+    @property
+    def phases(self) -> list[dict[str, Any]]:
+        """{name, begins, ends, step_tokens, over} of each phase; none before the first job has counted the rows, or
+        without phases in the recipe."""
+        return list((read_json(self.path / "phases.json") or {"phases": []})["phases"])
 
     @property
     def evaluation(self) -> Path:
@@ -195,7 +201,7 @@ class RunDir:
 
     def total_steps(self) -> int | None:
         """Steps of the whole run; None until the first job has counted the rows of a run given in epochs."""
-        if steps := self.recipe.train.steps:
+        if steps := self.recipe.steps:
             return steps
         for job in reversed(self.jobs()):
             if record := job.resumed:

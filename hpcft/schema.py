@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from hpcft.errors import Fault, did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+PHASE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,40}", re.ASCII)
 MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
 MAIL = re.compile(r"[A-Za-z0-9][\w.+-]*@[\w.-]+")
 WEBHOOK = re.compile(r"https?://[^\s/]\S*")
@@ -104,6 +105,7 @@ Mail = Annotated[str, AfterValidator(_shaped(MAIL, "mail"))]
 Webhook = Annotated[str, AfterValidator(_shaped(WEBHOOK, "webhook"))]
 Command = Annotated[str, AfterValidator(_command)]
 Name = Annotated[str, AfterValidator(_shaped(NAME, "name"))]
+PhaseName = Annotated[str, AfterValidator(_shaped(PHASE_NAME, "phase_name"))]
 SlurmName = Annotated[str, AfterValidator(_shaped(SLURM_NAME, "slurm_name"))]
 Constraint = Annotated[str, AfterValidator(_shaped(CONSTRAINT, "constraint"))]
 Nodes = Annotated[str, AfterValidator(_shaped(NODES, "nodes"))]
@@ -134,6 +136,10 @@ COMPLAINTS = {
     "nodes": ("names no nodes.", "Write them as Slurm does, `gpu[001-004]`."),
     "option": ("is no option of sbatch's.", "Write its long name without dashes before it, as `mail-type`."),
     "option_value": ("cannot be passed on.", "Remove its line breaks and backslashes."),
+    "phase_name": (
+        "is no name of a phase.",
+        "Write letters, digits, dashes and underscores, 41 at most, a letter first.",
+    ),
     "name": (
         "is no name.",
         "Write letters, digits, dots, dashes and underscores, 61 at most, a letter or digit first.",
@@ -156,14 +162,23 @@ def expand(text: str) -> Path:
         return Path(text)
 
 
-def explain(error: ValidationError, where: Callable[[str], str], schema: type[BaseModel]) -> list[Fault]:
-    """pydantic's complaints as faults; `where` gives the place of a dotted key. An unknown key gets the nearest."""
+def explain(
+    error: ValidationError,
+    where: Callable[[str], str],
+    schema: type[BaseModel],
+    names: Mapping[tuple[int | str, ...], str] = MappingProxyType({}),
+) -> list[Fault]:
+    """pydantic's complaints as faults; `where` gives the place of a dotted key. An unknown key gets the nearest.
+
+    `names` are what items of lists are called, {("phases", 0): "full"}: they stand in keys in place of the number.
+    """
     faults: dict[str, Fault] = {}
     for detail in error.errors():
         location, branch = _split(detail["loc"], schema)
-        fault = _explain({**detail, "loc": location}, where, schema)
+        called = [names.get(location[: place + 1], part) for place, part in enumerate(location)]
+        fault = _explain({**detail, "loc": location, "called": called}, where, schema)
         if branch:  # of several kinds of value that would do, each complains
-            key = ".".join(map(str, location))
+            key = ".".join(map(str, called))
             fault = Fault(where(key), f"{_given(key, detail['input'])} is not known.", _menu(location, schema))
         faults.setdefault(f"{location} {fault.what}", fault)
     return list(faults.values())
@@ -173,10 +188,12 @@ def _split(location: Sequence[int | str], schema: type[BaseModel]) -> tuple[tupl
     """A place less what pydantic adds for the kinds of a union, and whether it did."""
     inner: type[BaseModel] | None = schema
     for index, part in enumerate(location):
+        if inner is not None and isinstance(part, int):
+            continue  # of a list of sections
         if inner is None or part not in inner.model_fields:
             return tuple(location), False
         kind = inner.model_fields[part].annotation if isinstance(part, str) else None
-        inner = section_of(kind)
+        inner = section_of(kind) or item_of(kind)
         if inner is None and len(_kinds(kind)) > 1:
             return tuple(location[: index + 1]), len(location) > index + 1
     return tuple(location), False
@@ -189,9 +206,10 @@ def _kinds(kind: object) -> list[object]:
 
 def _menu(location: Sequence[int | str], schema: type[BaseModel]) -> str:
     """What may stand here, of a key that takes several kinds of value."""
-    *around, last = map(str, location)
+    *around, last = (part for part in location if isinstance(part, str))
     for part in around:
-        schema = section_of(schema.model_fields[part].annotation) or schema
+        inner = schema.model_fields[part].annotation
+        schema = section_of(inner) or item_of(inner) or schema
     words = []
     for kind in _kinds(schema.model_fields[last].annotation):
         literal = get_origin(kind) is Literal
@@ -207,6 +225,11 @@ def section_of(kind: object) -> type[BaseModel] | None:
     return None
 
 
+def item_of(kind: object) -> type[BaseModel] | None:
+    """The schema of the sections in a list; None for what is no list of sections."""
+    return section_of(get_args(kind)[0]) if get_origin(kind) is tuple else None
+
+
 def _given(key: str, value: object) -> str:
     shown = json.dumps(value, default=str, ensure_ascii=False)
     return f"{key} = {shown if len(shown) <= SHOWN else shown[: SHOWN - 1] + '…'}"
@@ -214,10 +237,10 @@ def _given(key: str, value: object) -> str:
 
 def _explain(detail: Mapping[str, Any], where: Callable[[str], str], schema: type[BaseModel]) -> Fault:
     # pydantic adds "[key]" where it is the key of a mapping that is wrong, and not its value.
-    location, context = [str(part) for part in detail["loc"] if part != "[key]"], detail.get("ctx", {})
+    location, context = [str(part) for part in detail["called"] if part != "[key]"], detail.get("ctx", {})
     key, kind = ".".join(location), str(context.get("kind", detail["type"]))
     if kind == "extra_forbidden":
-        return Fault(where(key), f'unknown key "{key}".', _nearest(location, schema))
+        return Fault(where(key), f'unknown key "{key}".', _nearest(detail["loc"], schema))
     if kind == "missing":
         section = f' to the section "{".".join(location[:-1])}"' if location[1:] else ""
         return Fault(where(key), f'"{key}" is missing.', f"Add `{location[-1]}: ...`{section}.")
@@ -229,14 +252,15 @@ def _explain(detail: Mapping[str, Any], where: Callable[[str], str], schema: typ
     return Fault(where(key), f"{given} {what.format(**context)}", fix.format(**context))
 
 
-def _nearest(location: Sequence[str], schema: type[BaseModel]) -> str:
+def _nearest(location: Sequence[int | str], schema: type[BaseModel]) -> str:
     """Where an unknown key belongs, or what it was meant to be."""
-    *around, word = location
+    *around, word = (part for part in location if isinstance(part, str) and part != "[key]")
     homes = [name for name, section in sections(schema).items() if section and word in section.model_fields]
     if len(homes) == 1:
         return f'It belongs to the section "{homes[0]}".'
     for part in around:
-        section = sections(schema).get(part)
+        kind = schema.model_fields[part].annotation if part in schema.model_fields else None
+        section = section_of(kind) or item_of(kind)
         if section is None:
             return ""
         schema = section

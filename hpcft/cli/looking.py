@@ -122,7 +122,8 @@ def draw(run: RunDir, out: Path) -> None:
     from hpcft.curves.picture import draw as draw_curve
     from hpcft.curves.stitch import stitch
 
-    draw_curve(stitch(job_curves(run)), out, run.name)
+    phases = [(str(phase["name"]), int(phase["begins"]), int(phase["ends"])) for phase in run.phases]
+    draw_curve(stitch(job_curves(run)), out, run.name, phases)
 
 
 def verdict(run: RunDir) -> str:

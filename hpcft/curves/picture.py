@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ _PIXELS = 1500
 """Across the plot. More points than a few per pixel cannot be seen."""
 _GREY = "#BBBBBB"
 _INK = "#333333"
+_TINT = "#F3F0E8"
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -31,10 +33,11 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(stitched: Stitched, out: Path, title: str) -> None:
+def draw(stitched: Stitched, out: Path, title: str, phases: Sequence[tuple[str, int, int]] = ()) -> None:
     """Writes the picture to `out`, whole or not at all, and makes its folder; its suffix (.png, .svg) is the format.
 
-    Raises ValueError for another suffix, and where no job has logged a loss yet; OSError if it cannot write.
+    `phases` are (name, steps done before it, steps done after it), and are marked. Raises ValueError for another
+    suffix, and where no job has logged a loss yet; OSError if it cannot write.
     """
     if out.suffix not in (".png", ".svg"):
         raise ValueError(f"{out}: a picture is .png or .svg, not {out.suffix!r}.")
@@ -47,7 +50,7 @@ def draw(stitched: Stitched, out: Path, title: str) -> None:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(11.0, 6.0), dpi=150, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
-        _fill(figure, stitched, title)
+        _fill(figure, stitched, title, phases)
         with contextlib.suppress(FileExistsError):  # if it is a file, that is said when we write there
             out.parent.mkdir(parents=True)
         temporary = out.with_name(f".{out.stem}-{secrets.token_hex(4)}{out.suffix}")
@@ -78,7 +81,7 @@ def thin(points: Points, first: int, last: int, pixels: int = _PIXELS) -> Points
     return points[keep]
 
 
-def _fill(figure: "Figure", stitched: Stitched, title: str) -> None:
+def _fill(figure: "Figure", stitched: Stitched, title: str, phases: Sequence[tuple[str, int, int]]) -> None:
     axes = figure.add_subplot()
     shown = [part for tag in (TRAIN, VALIDATION) for part in (*stitched.kept(tag), *stitched.superseded(tag))]
     first = min(int(segment.points.steps[0]) for segment in shown)
@@ -98,7 +101,8 @@ def _fill(figure: "Figure", stitched: Stitched, title: str) -> None:
             _draw_line(axes, before, points, f"{name}-{segment.job.label}", colours[segment.job.label])
             before = points[-1:]
     _mark_starts(axes, drawn, colours)
-    _dress(axes, title)
+    _mark_phases(axes, phases)
+    _dress(axes, title, 38 if phases else 22)
     _explain(axes, stitched, drawn)
 
 
@@ -178,10 +182,28 @@ def _width(name: str) -> float:
     return 0.0065 * (len(name) + 1)
 
 
-def _dress(axes: "Axes", title: str) -> None:
+def _mark_phases(axes: "Axes", phases: Sequence[tuple[str, int, int]]) -> None:
+    """Tinted ground for every second phase, a line where one follows another, and names above those of the jobs."""
+    low, high = axes.get_xlim()
+    for number, (name, begins, ends) in enumerate(phases):
+        if begins >= high:
+            continue  # not begun yet
+        left, right = (low if number == 0 else begins), (high if number == len(phases) - 1 else min(ends, high))
+        if number % 2:
+            axes.axvspan(left, right, facecolor=_TINT, edgecolor="none", zorder=-1, gid=f"phase-{name}")
+        if number:
+            axes.axvline(left, color=_INK, linewidth=1.1, zorder=0, gid=f"phase-begins-{name}")
+        axes.annotate(
+            f"phase {name}" if number == 0 else name, (left, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 19),
+            textcoords="offset points", color=_INK, fontsize=9.5, fontweight="bold", ha="left", va="bottom",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _dress(axes: "Axes", title: str, pad: float) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK, pad=22)
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK, pad=pad)
     axes.set_xlabel("step", color=_INK)
     axes.set_ylabel("loss", color=_INK)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

@@ -24,7 +24,7 @@ MOST = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """One process's part of every step: its pass m is micro-batch m * ranks + rank of the step.
+    """One process's part of every step of a phase: its pass m is micro-batch m * ranks + rank of the step.
 
     Which rows a micro-batch holds does not depend on the number of processes, and its number, not the rank, keys the
     randomness: so the same rows meet the same dropout on any number of GPUs.
@@ -39,10 +39,12 @@ class Share:
     """Tokens of a line at most."""
     rank: int
     ranks: int
+    begins: int = 0
+    """The step of the run at which the order begins: that of its phase."""
 
     def step_rows(self, step: int) -> list[int]:
-        """All rows of this step, over all processes."""
-        rows: list[int] = self.order.step_rows(step).tolist()
+        """All rows of this step of the run, over all processes."""
+        rows: list[int] = self.order.step_rows(step - self.begins).tolist()
         return rows
 
     def passes(self, step: int) -> int:
@@ -75,7 +77,7 @@ class Share:
         return lru_cache(maxsize=64)(self._micro_batches)  # the loader is some steps ahead of the training
 
     def _micro_batches(self, step: int) -> list[MicroBatch]:
-        rows, lengths, count = self.order.step_rows(step), self.order.lengths, self.micro_batch_size
+        rows, lengths, count = self.order.step_rows(step - self.begins), self.order.lengths, self.micro_batch_size
         by_tokens = isinstance(self.order, TokenOrder)
         if self.grouping != "plain" or by_tokens:
             rows = packing.by_length(rows, lengths)

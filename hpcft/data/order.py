@@ -29,6 +29,8 @@ class RowOrder:
     batch_size: int
     bucketed: bool
     """Whether the rows of a step are of like length; otherwise they are in random order."""
+    phase: int = 0
+    """Another one has another order."""
 
     def step_rows(self, step: int) -> Integers:
         """(batch_size,): row numbers of this step, over all processes.
@@ -53,7 +55,7 @@ class RowOrder:
 
         What belongs to the steps that straddle two epochs, at both ends, stays in random order.
         """
-        chance = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+        chance = _chance(self.seed, epoch, self.phase)
         order = chance.permutation(len(self.lengths))
         head = -epoch * len(order) % self.batch_size  # rows that the last step of the epoch before still takes
         steps = (len(order) - head) // self.batch_size
@@ -81,6 +83,7 @@ class TokenOrder:
     epoch_steps: int
     """Steps of one epoch; so few that the longest row is not longer than the tokens of a step."""
     bucketed: bool
+    phase: int = 0
 
     def step_rows(self, step: int) -> Integers:
         """(rows of this step,): row numbers, over all processes."""
@@ -95,7 +98,7 @@ class TokenOrder:
 
     def _arrange(self, epoch: int) -> tuple[Integers, Integers, Integers]:
         """(rows,): the order; (steps + 1,): the place of each step's first row in it; (steps,): which comes when."""
-        chance = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+        chance = _chance(self.seed, epoch, self.phase)
         order = chance.permutation(len(self.lengths))
         turns = np.arange(self.epoch_steps)
         if self.bucketed:
@@ -112,6 +115,10 @@ class TokenOrder:
         ends = np.cumsum(lengths)
         places: Integers = (2 * ends - lengths) * self.epoch_steps // (2 * ends[-1])
         return places
+
+
+def _chance(seed: int, epoch: int, phase: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, epoch, phase] if phase else [seed, epoch]))
 
 
 def _pool(steps: int) -> int:

@@ -14,12 +14,13 @@ import hpcft
 from hpcft.disk import Lock, locked, make_durable, write_json
 from hpcft.ending import close_waiting, last_granted
 from hpcft.errors import Fault, UserError
-from hpcft.launch import nodes, provenance
+from hpcft.launch import nodes, predecessor, provenance
 from hpcft.launch.cluster import Cluster, cluster_from
 from hpcft.launch.condaenv import Env
 from hpcft.launch.plan import Plan
 from hpcft.launch.scheduler import Scheduler, scheduler
 from hpcft.launch.submission import Submission, make_submission
+from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir, find_runs, make_root
 
 FREE_NAMES = 10_000
@@ -233,6 +234,32 @@ def _clear_unfinished(root: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def _with_own_files(recipe: Recipe, folder: Path, final: Path) -> Recipe:
+    """The recipe with the run's own copies of its prompts, and of a model that another run has left.
+
+    They are made in `folder`, whose name will be `final`.
+    """
+    if recipe.data.template:
+        shutil.copy(recipe.data.template, folder / "template.md")
+        data = recipe.data.model_copy(update={"template": str(final / "template.md")})
+        recipe = recipe.model_copy(update={"data": data})
+    phases = []
+    for phase in recipe.phases:
+        if phase.data.template:
+            name = f"template-{phase.name}.md"
+            shutil.copy(phase.data.template, folder / name)
+            data = phase.data.model_copy(update={"template": str(final / name)})
+            phase = phase.model_copy(update={"data": data})
+        phases.append(phase)
+    recipe = recipe.model_copy(update={"phases": tuple(phases)})
+    if predecessor.is_of_run(Path(recipe.model.path), final.parent):
+        if not (folder / predecessor.FOLDER).exists():
+            predecessor.keep(Path(recipe.model.path), folder / predecessor.FOLDER)
+        model = recipe.model.model_copy(update={"path": str(final / predecessor.FOLDER)})
+        recipe = recipe.model_copy(update={"model": model})
+    return recipe
+
+
 def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, RunDir]:
     """A run directory with all that jobs read, under the first free name, and its submit lock, which is ours."""
     folder = root / f".new-{uuid.uuid4().hex[:12]}"
@@ -255,10 +282,7 @@ def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, R
         final = root / name
         if final.exists():
             continue
-        if recipe.data.template:
-            shutil.copy(recipe.data.template, folder / "template.md")
-            data = recipe.data.model_copy(update={"template": str(final / "template.md")})
-            recipe = recipe.model_copy(update={"data": data})
+        recipe = _with_own_files(recipe, folder, final)
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         with contextlib.suppress(OSError):  # taken: rename does not replace a folder that holds something
             folder.rename(final)

@@ -18,7 +18,7 @@ from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault
 from hpcft.launch.provenance import provenance
 from hpcft.recipe import Recipe
-from hpcft.recipefile import RecipeFile, apply_override, resolve_notify
+from hpcft.recipefile import RecipeFile, apply_override, item_names, resolve_notify, with_names
 from hpcft.rundir import RunDir
 from hpcft.schema import explain
 from hpcft.yamlfile import read_yaml
@@ -72,12 +72,14 @@ SETTLED = {
     "train.batch_tokens": "rows would be skipped or seen twice.",
     "train.grouping": "rows would be skipped or seen twice.",
     "train.optimizer": "its moments are of another kind.",
+    "phases": "the steps of all its phases are settled when it begins.",
     "lora": "its checkpoints are of these adapters.",
     "train.seed": "rows would be skipped or seen twice.",
 }
 """What must stay, and why. A key that stands in neither table must stay too."""
 
 
+ANEW = "Submit a new run."
 SECRET = re.compile(r"(https?://[^/\s\"',}]+)/[^\s\"',}]*")
 
 
@@ -121,24 +123,31 @@ def standing(run: RunDir, overrides: Sequence[str] = ()) -> tuple[RecipeFile, Ch
         lines = read_yaml(given, given.read_text(encoding="utf-8"))[1]
     record = provenance(run)
     known = tuple(record.get("overrides") or ())
+    lines = with_names(lines, raw)
     file = RecipeFile(given, Recipe.model_construct(), lines, (*overrides, *known))
     faults = [fault for text in overrides for fault in apply_override(values, text)]
     old = Recipe.model_validate_json(json.dumps(raw))
     try:
         new = Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        faults += explain(error, file.where, Recipe)
+        faults += explain(error, file.where, Recipe, item_names(values))
         for detail in error.errors():
             _put_back(values, raw, [str(part) for part in detail["loc"][:2]])
         new = Recipe.model_validate_json(json.dumps(values, default=str))
     # Nothing else is resolved again: a folder that has become a link since would look like another.
     folder = Path(record.get("recipe") or given).parent
     new = new.model_copy(update={"notify": resolve_notify(new.notify, folder)})
+    if [phase.name for phase in new.phases] != [phase.name for phase in old.phases]:
+        faults.append(Fault(file.where("phases"), f"phases cannot change in a run: {SETTLED['phases']}", ANEW))
+        new = new.model_copy(update={"phases": old.phases})
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    # A phase holds only what it was given: what it has not is as in the run's own sections.
+    before = {key: before.get(key, before.get(_of_phase(key))) for key in after}
     changed = [key for key in after if after[key] != before[key]]
     own = _flat(raw)
     for key in changed:
-        faults += _refusal(file.where(key), key, after[key], key in own, str(record.get("hpcft") or "an older one"))
+        is_known = _of_phase(key) in own
+        faults += _refusal(file.where(key), key, after[key], is_known, str(record.get("hpcft") or "an older one"))
     # Only what has changed is written: the run's own hpcft, which reads it, may be of another version than this one.
     for key in changed:
         _put(raw, key, after[key])
@@ -161,15 +170,16 @@ def _put_back(values: dict[str, Any], raw: Mapping[str, Any], location: Sequence
 def _refusal(where: str, key: str, value: Any, known: bool, version: str) -> list[Fault]:
     shown = f"{key} = {json.dumps(value)}"
     if not known:
-        return [Fault(where, f"{shown}: the run's own hpcft, {version}, has no such key.", "Submit a new run.")]
+        return [Fault(where, f"{shown}: the run's own hpcft, {version}, has no such key.", ANEW)]
     if _lookup(ALLOWED, key) is not None or (key, value) == ("evaluate.choices", None):
         return []
     why = _lookup(SETTLED, key) or "it is settled when a run begins."
-    return [Fault(where, f"{shown} cannot change in a run: {why}", "Submit a new run.")]
+    return [Fault(where, f"{shown} cannot change in a run: {why}", ANEW)]
 
 
 def _lookup(table: Mapping[str, str], key: str) -> str | None:
-    """What a table says of a dotted key, or of the section around it."""
+    """What a table says of a dotted key, or of the section around it; of a phase's the same as of the run's own."""
+    key = _of_phase(key)
     while key:
         if key in table:
             return table[key]
@@ -211,11 +221,23 @@ def changes(run: RunDir) -> list[dict[str, Any]]:
     return found
 
 
+def _of_phase(key: str) -> str:
+    """`train.steps` for `phases.full.train.steps`; other keys as they are."""
+    return key.split(".", 2)[2] if key.startswith("phases.") and key.count(".") > 1 else key
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train.seed": 0, ...} for {"train": {"seed": 0}}."""
+    """{"train.seed": 0, "phases.full.train.steps": 9, ...} for {"train": {"seed": 0}, "phases": [{"name": "full", ...
+
+    The names of phases are in their keys.
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
+        if key == "phases" and not prefix:
+            for phase in value:
+                inner = {section: given for section, given in phase.items() if section != "name"}
+                flat |= _flat(inner, f"phases.{phase['name']}.")
+        elif isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
@@ -224,6 +246,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
+    if sections[:1] == ["phases"]:
+        values = next(phase for phase in values["phases"] if phase["name"] == sections[1])
+        sections = sections[2:]
     for section in sections:
         values = values.setdefault(section, {})
     values[last] = value

@@ -15,6 +15,7 @@ from hpcft.launch.room import disk, gibibytes, gigabytes, millions
 from hpcft.launch.slurm_start import Start, estimated_start
 from hpcft.launch.submission import Submission
 from hpcft.launch.words import count, duration
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
 from hpcft.schema import clock, walltime_seconds
 
@@ -72,13 +73,6 @@ def outlook(plan: Plan) -> str:
 
 def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     recipe, resources = plan.recipe, plan.recipe.resources
-    steps = count(recipe.train.steps, "step") if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
-    micro, processes = recipe.train.micro_batch_size, count(recipe.processes, "process")
-    share = f"micro_batch_size {micro} x {processes}"
-    batch = recipe.train.batch_size
-    if micro != "auto" and batch:
-        share += f" x {count(batch // (micro * recipe.processes), 'micro-batch')}"
-    rows = count(batch, "row") if batch else f"about {recipe.train.batch_tokens} tokens"
     chain = f"{count(plan.queued, 'job')} at first, {resources.jobs} at most"
     if plan.cluster.jobs_may_submit:
         chain += "; each queues the next"
@@ -86,12 +80,28 @@ def _what(plan: Plan, run: RunDir) -> Iterator[tuple[str, object]]:
     yield "cluster", plan.cluster.name
     yield "env", plan.env.prefix
     yield "model", f"{recipe.model.path} (hub id)" if is_hub_id(recipe.model) else recipe.model.path
-    yield "length", f"{steps}, {rows} a step ({share})"
+    if recipe.phases and recipe.steps:
+        yield "length", f"{count(recipe.steps, 'step')} in {count(len(recipe.phases), 'phase')}"
+    for number, each in enumerate(recipe.each_phase()):
+        name = recipe.phase_name(number)
+        yield ("phase" if name else "length"), f"{name}: {_length(each)}" if name else _length(each)
     nodes = f"{count(resources.nodes, 'node')}, each with " if resources.nodes > 1 else ""
     asked = walltime_seconds(resources.walltime) if resources.walltime else plan.walltime
     rounded = "" if asked == plan.walltime else f" (Slurm counts whole minutes; the recipe says {resources.walltime})"
     yield "job", f"{clock(plan.walltime)}{rounded}, {nodes}{count(resources.gpus, 'GPU')}"
     yield "chain", chain
+
+
+def _length(recipe: Recipe) -> str:
+    """`100 steps, 8 rows a step (micro_batch_size 2 x 1 process x 4 micro-batches)`; of a phase, its loss and rate."""
+    train = recipe.train
+    steps = count(train.steps, "step") if train.steps else f"{train.epochs:g} epochs"
+    micro, processes = train.micro_batch_size, count(recipe.processes, "process")
+    share = f"micro_batch_size {micro} x {processes}"
+    if micro != "auto" and train.batch_size:
+        share += f" x {count(train.batch_size // (micro * recipe.processes), 'micro-batch')}"
+    rows = count(train.batch_size, "row") if train.batch_size else f"about {train.batch_tokens} tokens"
+    return f"{steps}, {rows} a step ({share})"
 
 
 def _takes(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -39,7 +39,8 @@ VOLTA_TORCH = "torch==2.10.*"
 
 def modules_needed(recipe: Recipe) -> tuple[str, ...]:
     """Modules that the workers of this recipe will import."""
-    files = [path for path in (recipe.data.train, recipe.data.validation, recipe.data.test) if path]
+    sections = [each.data for each in recipe.each_phase()]
+    files = [path for data in sections for path in (data.train, data.validation, data.test) if path]
     more = ["pyarrow"] if any(path.endswith(".parquet") for path in files) else []
     more += ["datasets"] if any(Path(path).suffix not in FORMATS for path in files) else []
     more += ["peft"] if recipe.lora else []

@@ -63,11 +63,13 @@ class RunFacts:
     """The last job that had a number when the user called `hpcft resume`."""
     saved: tuple[int, float] | None
     """Step and time of the newest checkpoint."""
+    phases: list[dict[str, Any]]
+    """As rundir.RunDir.phases gives them."""
 
     @property
     def total_steps(self) -> int | None:
         """Steps of the whole run; None until the first job has counted the rows of a run given in epochs."""
-        if steps := self.recipe.train.steps:
+        if steps := self.recipe.steps:
             return steps
         return next((int(job.resumed["total_steps"]) for job in reversed(self.jobs) if job.resumed), None)
 
@@ -116,6 +118,7 @@ def read_facts(run: RunDir) -> RunFacts:
         _stop(run) if "STOP" in there else None,
         int((fact("resume.json") or {"submitted": 0})["submitted"]),
         _newest_saved(run) if "checkpoints" in there else None,
+        list((fact("phases.json") or {"phases": []})["phases"]),
     )
 
 

@@ -67,13 +67,14 @@ def forecast(plan: Plan) -> Forecast | None:
     if found is None:
         return None
     run, measured = found
-    steps = recipe.train.steps or _steps(recipe, run)
-    if steps is None:
+    ends = _ends(recipe, run)
+    if ends is None:
         return None
+    steps = ends[-1]
     work = (
         steps * measured.step
-        + evaluations(recipe, 0, steps, steps) * measured.evaluation
-        + tests(recipe, 0, steps, steps) * measured.test
+        + evaluations(recipe, 0, steps, ends) * measured.evaluation
+        + tests(recipe, 0, steps, ends) * measured.test
         + steps // _save_every(plan, measured) * measured.stall
     )
     lost = measured.start + measured.save
@@ -113,12 +114,15 @@ def _kind(recipe: Mapping[str, Any], cluster: Mapping[str, Any]) -> list[object]
     values: list[object] = [cluster.get(key) for key in SITE]
     for section, keys in MATTERS.items():
         values += [recipe.get(section)] if keys is None else [recipe[section].get(key) for key in keys]
+    for phase in recipe.get("phases") or ():
+        values += [phase[section].get(key) for section in ("data", "train") for key in MATTERS[section] or ()]
     return values
 
 
 def measure(run: RunDir) -> Measured | None:
     """What the jobs of this run took; None if none of them has trained to an ending."""
-    recipe, total = run.recipe, run.total_steps() or 0
+    recipe = run.recipe
+    ends = [int(phase["ends"]) for phase in run.phases] or [run.total_steps() or 0]
     trained = [(job, ended) for job in run.jobs() if (ended := job.ended) and _steps_done(job, ended)]
     whole = [(job, ended) for job, ended in trained if "wall_seconds" in ended]
     if not whole:
@@ -126,8 +130,8 @@ def measure(run: RunDir) -> Measured | None:
     spent = [ended["seconds"] for _, ended in trained]
     steps = sum(_steps_done(job, ended) for job, ended in trained)
     ways = [(_began(job), int(ended["last_step"])) for job, ended in trained]
-    looks = sum(evaluations(recipe, first, last, total) for first, last in ways)
-    asked = sum(tests(recipe, first, last, total) for first, last in ways)
+    looks = sum(evaluations(recipe, first, last, ends) for first, last in ways)
+    asked = sum(tests(recipe, first, last, ends) for first, last in ways)
     saved = [ended for _, ended in trained if "save_seconds" in ended]
     saves = [float(ended["save_seconds"]) for ended in saved]
     starts = [max(0.0, ended["wall_seconds"] - _worked(ended["seconds"])) for _, ended in whole]
@@ -151,15 +155,24 @@ def _worked(seconds: Mapping[str, float]) -> float:
     return sum(seconds.get(phase, 0.0) for phase in ("train", "evaluate", "test", "save"))
 
 
-def _steps(recipe: Recipe, run: RunDir) -> int | None:
-    """Steps of a recipe in epochs, where an earlier run has counted the same rows."""
-    counted = read_json(run.features / "train" / "complete.json")
-    if (
-        counted is None
-        or "tokens" not in counted
-        or run.recipe.data.train != recipe.data.train
-        or recipe.train.epochs is None
-    ):
+def _ends(recipe: Recipe, run: RunDir) -> list[int] | None:
+    """Steps done at the end of each phase; for epochs only where an earlier run has counted the same rows."""
+    ends, done = [], 0
+    for number, each in enumerate(recipe.each_phase()):
+        steps = each.train.steps or _counted_steps(each, run, number)
+        if steps is None:
+            return None
+        done += steps
+        ends.append(done)
+    return ends
+
+
+def _counted_steps(recipe: Recipe, run: RunDir, number: int) -> int | None:
+    """Steps of a phase in epochs, by the features of a run of this kind."""
+    theirs = run.recipe
+    counted = read_json(run.features / theirs.features_folder(number) / "train" / "complete.json")
+    same_rows = theirs.phase(number).data.train == recipe.data.train
+    if counted is None or "tokens" not in counted or not same_rows or recipe.train.epochs is None:
         return None
     return recipe.train.total_steps(counted["rows"], counted["tokens"], counted["longest"])
 

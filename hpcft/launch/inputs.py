@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcft.errors import Fault
-from hpcft.launch.rowcheck import data_faults
+from hpcft.launch import rowcheck
+from hpcft.launch.inputphases import in_phases, phase_faults
 from hpcft.recipefile import RecipeFile
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -25,7 +26,17 @@ def recipe_faults(file: RecipeFile) -> Iterator[Fault]:
 
 def value_faults(file: RecipeFile) -> Iterator[Fault]:
     """What is wrong with the values among themselves, with the model, and with whom to tell: all but the rows."""
-    if not file.doubtful & {"train", "resources"}:
+    yield from phase_faults(file)
+    yield from in_phases(file, _value_faults)
+
+
+def data_faults(file: RecipeFile) -> Iterator[Fault]:
+    """What is wrong with the files of rows, and with the template."""
+    yield from in_phases(file, rowcheck.data_faults)
+
+
+def _value_faults(file: RecipeFile) -> Iterator[Fault]:
+    if not file.doubtful & {"train", "resources", "phases"}:
         yield from _train_faults(file)
     if not file.doubtful & {"evaluate", "data", "task"}:
         yield from _evaluate_faults(file)
@@ -106,7 +117,7 @@ def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:
 def _model_faults(file: RecipeFile) -> Iterator[Fault]:
     path = Path(file.recipe.model.path)
     if not path.is_absolute():
-        return  # a hub id: the job will find out
+        return  # a hub id: the job will find out; or another run, which the plan has looked for
     where, fix = file.where("model.path"), "Name a folder that save_pretrained has made, or a hub id, owner/name."
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered
         yield Fault(where, f"{path} is no folder.", fix)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcft.interval import save_interval, time_between_failures
 from hpcft.recipe import Recipe
@@ -32,18 +32,19 @@ def jobs_needed(seconds_left: float, walltime: float, overhead: float) -> int | 
     return math.ceil(seconds_left / (walltime - overhead)) if walltime > overhead else None
 
 
-def evaluations(recipe: Recipe, first: int, last: int, total: int) -> int:
-    """Validation losses on the way from this step to that one: every so many steps, and at both ends of a run."""
+def evaluations(recipe: Recipe, first: int, last: int, ends: Sequence[int]) -> int:
+    """Validation losses on the way from this step to that one: at step 0, every so many steps, and where phases end."""
     every = recipe.evaluate.every
     if not recipe.data.has("validation"):
         return 0
     count = last // every - first // every + (first == 0) if every else 0
-    return count + (last == total and not (every and total % every == 0))
+    return count + sum(first < end <= last and not (every and end % every == 0) for end in ends)
 
 
-def tests(recipe: Recipe, first: int, last: int, total: int) -> int:
-    """How often evaluate.choices are put on the way from this step to that one: before the first and after the last."""
-    return ((first == 0) + (last == total)) if recipe.evaluate.choices else 0
+def tests(recipe: Recipe, first: int, last: int, ends: Sequence[int]) -> int:
+    """How often evaluate.choices are put on the way from this step to that one: before the first, and where phases
+    end."""
+    return ((first == 0) + sum(first < end <= last for end in ends)) if recipe.evaluate.choices else 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Pace:
     """Mean seconds of what a run is made of."""
 
     step: float
+    weight: float
+    """Of one of the steps that were measured, as Place.weight gives it."""
     evaluation: float
     test: float
     start: float
@@ -91,6 +94,20 @@ class Place:
     """The validation rows, in steps with as many tokens."""
     stopping: bool = False
     """Whether the running job is on its way out."""
+    phases: Sequence[Mapping[str, Any]] = ()
+    """Of a run with phases, as rundir.RunDir.phases gives them."""
+
+    @property
+    def ends(self) -> list[int]:
+        """Steps done at the end of each phase."""
+        return [int(phase["ends"]) for phase in self.phases] or [self.total]
+
+    def weight(self, first: int, last: int) -> float:
+        """What the steps between these two take, by their tokens: those of another phase may have more of them."""
+        if not self.phases:
+            return float(last - first)
+        steps = [max(0, min(last, one["ends"]) - max(first, one["begins"])) for one in self.phases]
+        return float(sum(some * one["step_tokens"] for some, one in zip(steps, self.phases, strict=True)))
 
 
 def measure(jobs: Sequence[JobStatus], place: Place) -> Pace | None:
@@ -100,8 +117,10 @@ def measure(jobs: Sequence[JobStatus], place: Place) -> Pace | None:
         return None
     newest = trained[-1:] if trained[-1].steps_done > ENOUGH else trained
     step = _step(newest)
+    ways = [(job.resume_step or 0, (job.resume_step or 0) + job.steps_done) for job in newest]
     return Pace(
         step=step,
+        weight=sum(place.weight(*way) for way in ways) / sum(job.steps_done for job in newest),
         evaluation=_mean(jobs, "evaluate", place.validation_steps * FORWARD * step),
         test=_mean(jobs, "test", 0.0),
         start=_start(trained, step),
@@ -197,9 +216,10 @@ def _work(recipe: Recipe, place: Place, pace: Pace) -> float:
     every = place.save_every or save_interval(stall, last, pace.step, place.walltime, time_between_failures(()))
     return (
         now
-        + (total - step) * pace.step
-        + evaluations(recipe, step, total, total) * pace.evaluation
-        + tests(recipe, step, total, total) * pace.test
+        + place.weight(step, total) / pace.weight * pace.step
+        + evaluations(recipe, step, total, place.ends) * pace.evaluation
+        + tests(recipe, step, total, place.ends) * pace.test
         + ((total - 1) // every - step // every) * stall
+        + sum(step < end < total for end in place.ends) * (last + pace.start)  # from one phase to the next
         + 2 * last  # the last checkpoint, and the model itself
     )

@@ -16,6 +16,7 @@ from hpcft.launch.envfit import env_faults
 from hpcft.launch.fit import fit, wrong_site
 from hpcft.launch.hub import absence_fault, model_folder
 from hpcft.launch.inputs import recipe_faults
+from hpcft.launch.predecessor import with_model_of_run
 from hpcft.launch.room import room_faults
 from hpcft.launch.site import impossible
 from hpcft.launch.slurm_site import read_partitions
@@ -77,6 +78,7 @@ def make_plan(
         site = find_site(file, cluster_name)
         faults += wrong_site(site.cluster, "--cluster" if cluster_name else file.where("cluster"))
         root = runs_root(runs, site.cluster)
+        file = with_model_of_run(file, root)
     except UserError as error:
         faults += error.faults
     try:

@@ -83,14 +83,22 @@ def _git(path: Path, *arguments: str) -> str | None:
 def data_files(recipe: Recipe) -> dict[str, str]:
     """The files of rows by their key: train, validation, test; of a saved dataset the one that says what is in it.
 
-    Rows of the hub have none here.
+    Of a phase it is full/train, as its features are called. Rows of the hub have none here.
     """
     found = {}
-    for key in ("train", "validation", "test"):
-        path = getattr(recipe.data, key)
-        if path and path.startswith("/"):
-            found[key] = path if Path(path).suffix else saved_state(Path(path), key)
-    return found
+    for number, each in enumerate(recipe.each_phase()):
+        below = recipe.features_folder(number)
+        for key in ("train", "validation"):
+            if path := _data_file(getattr(each.data, key), key):
+                found[f"{below}/{key}" if below else key] = path
+    test = _data_file(recipe.data.test, "test")
+    return {**found, "test": test} if test else found
+
+
+def _data_file(path: str | None, split: str) -> str | None:
+    if not path or not path.startswith("/"):
+        return None
+    return path if Path(path).suffix else saved_state(Path(path), split)
 
 
 def saved_state(folder: Path, split: str) -> str:

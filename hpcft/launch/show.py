@@ -132,6 +132,10 @@ def details(run: RunStatus) -> list[str]:
     beat = "" if run.heartbeat_age is None else f", {duration(run.heartbeat_age)} since its last sign of life"
     lines.append(f"  queue      {run.queue}")
     lines.append(f"  run says   {run.says}{beat}")
+    for number, phase in enumerate(run.phases, 1):
+        now = ", over" if phase["over"] else ", now" if phase["name"] == run.recipe_phase else ""
+        steps = f"steps {phase['begins'] + 1} to {phase['ends']}"
+        lines.append(f"  phase      {number} of {len(run.phases)}, {phase['name']}: {steps}{now}")
     if run.validation_loss is not None:
         words = f"{_number(run.loss)} in training, {_number(run.validation_loss)} in validation"
         lines.append(f"  loss       {words}, perplexity {math.exp(min(run.validation_loss, 700)):.4g}")
@@ -248,6 +252,9 @@ def print_evaluation(run: RunDir) -> None:
     if not after:
         return
     first = f"{before['accuracy']:.1%} before, " if before else ""
+    for phase in run.recipe.phases[:-1]:
+        if then := read_json(run.evaluation / f"{phase.name}.json"):
+            first += f"{then['accuracy']:.1%} after phase {phase.name}, "
     console.print(
         f"accuracy on {after['rows']} held-out rows: {first}[bold]{after['accuracy']:.1%} after[/] "
         f"(the commonest answer alone: {after['majority']:.1%})",

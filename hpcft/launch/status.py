@@ -34,6 +34,7 @@ PHASE_WORDS = {
     "test": "tests",
     "save": "saves",
     "finish": "writes the final model",
+    "next phase": "begins the next phase",
 }
 SPEEDS = ("tokens_per_second", "trained_tokens_per_second", "padding_share", "mfu", "gpu_memory_peak")
 """What the running job says of itself, beside its loss."""
@@ -69,6 +70,11 @@ class RunStatus:
     gpu_memory_peak: float | None
     """GB on the first card, the most so far."""
     phase: str | None
+    """What the running job does."""
+    recipe_phase: str | None
+    """The phase of the recipe that the run is in, by its name; None of a recipe without phases."""
+    phases: list[dict[str, Any]]
+    """{name, begins, ends, over, ...} of each phase, once the first job has counted the rows."""
     saved_step: int | None
     saved_age: float | None
     """Seconds since the newest checkpoint was whole."""
@@ -150,6 +156,7 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
     total = run.total_steps
     kept = max((job.last_step or 0 for job in jobs), default=0)
     step = max(int(beat.get("last_step") or kept) if state == "running" else kept, (run.finished or {}).get("step", 0))
+    recipe_phase = _recipe_phase(run, step)
     place = _place(run, beat, step, now) if state in ("running", "queued") else None
     to_come = outlook(jobs, run.recipe, place) if place else None
     left = to_come.seconds if to_come else None
@@ -164,13 +171,15 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         state=state,
         note=note,
         queue=_queue_words(jobs, lost, run.kind),
-        says=_own_words(run, beat, now),
+        says=_own_words(run, beat, now) + _phase_words(run, beat, recipe_phase),
         step=step,
         total_steps=total,
         loss=run.latest("loss"),
         validation_loss=run.latest("validation_loss"),
         **{key: beat.get(key) for key in SPEEDS},
         phase=beat.get("phase"),
+        recipe_phase=recipe_phase,
+        phases=run.phases,
         saved_step=run.saved[0] if run.saved else None,
         saved_age=max(0.0, now - run.saved[1]) if run.saved else None,
         save_fault=beat.get("save_fault") if state == "running" else None,
@@ -270,7 +279,23 @@ def _place(run: RunFacts, beat: dict[str, Any], step: int, now: float) -> Place 
         phase_seconds=max(0.0, now - beat.get("since", now)),
         validation_steps=float(run.latest("validation_steps") or 0.0),
         stopping=bool(beat.get("stopping")),
+        phases=run.phases,
     )
+
+
+def _phase_words(run: RunFacts, beat: dict[str, Any], phase: str | None) -> str:
+    """` phase 1 of 2`, where it trains."""
+    names = [phase.name for phase in run.recipe.phases]
+    if phase is None or not run.running or beat.get("phase") != "train" or beat.get("stopping"):
+        return ""
+    return f" phase {names.index(phase) + 1} of {len(names)}"
+
+
+def _recipe_phase(run: RunFacts, step: int) -> str | None:
+    """The phase that is trained, or comes next; the last one of a run that is finished."""
+    left = [phase["name"] for phase in run.phases if step < phase["ends"] or not (phase["over"] or run.finished)]
+    names = [phase.name for phase in run.recipe.phases]
+    return next(iter(left or names[-1:] if run.phases else names), None)
 
 
 def _walltime(run: RunFacts) -> float | None:

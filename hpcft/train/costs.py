@@ -35,6 +35,9 @@ class Costs:
 
 def measure_save(training: Training) -> Costs:
     """What a save will take: as much as the last one, else by its size and a small file on the same disk."""
+    said = training.progress.facts
+    if "save_stall_seconds" in said:  # of the phase before, in this job
+        return Costs(float(said["save_stall_seconds"]), float(said["save_seconds"]))
     for job in reversed(training.run.jobs()):
         ended = job.ended or {}
         if (seconds := ended.get("save_seconds")) and (stall := ended.get("save_stall_seconds")):

@@ -54,7 +54,7 @@ def first_steps(own: RunDir, steps: int, run: RunDir | None) -> None:
     if borrowed and first not in borrowed:
         raise UserError(Fault(str(run and run.path), "its checkpoints were pruned while they were read.", "Try again."))
     batches = micro_batches(training)
-    for step in range(first, min(first + steps, total)):
+    for step in range(first, min(first + steps, training.span.ends)):
         started = time.monotonic()
         result = one_step(training, batches, step)
         seconds = time.monotonic() - started

@@ -51,7 +51,14 @@ def largest(recipe: Recipe, card: float) -> int | None:
 
 
 def estimate(recipe: Recipe, card: float | None) -> dict[str, Any]:
-    """{rows, parts, total, host, parameters, fits, settings}, in bytes; `card` is in GiB. Raises UserError."""
+    """{rows, parts, total, host, parameters, fits, settings}, in bytes; `card` is in GiB. Raises UserError.
+
+    Of a recipe with phases, what the one takes that takes most.
+    """
+    return max((_estimate(each, card) for each in recipe.each_phase()), key=lambda found: int(found["total"]))
+
+
+def _estimate(recipe: Recipe, card: float | None) -> dict[str, Any]:
     limit = card * GIB if card else None
     asked = recipe.train.micro_batch_size
     rows: int | None = None if asked == "auto" else asked

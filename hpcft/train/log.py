@@ -12,7 +12,6 @@ import torch
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch
 from hpcft.train import flops
-from hpcft.train.optimizer import learning_rate
 from hpcft.train.step import StepResult
 from hpcft.train.training import Training
 
@@ -80,7 +79,7 @@ class Log:
         facts = {"last_step": position.step, "loss": loss, "left_out": position.left_out}
         training.progress.note(**facts, **self._speeds())
         training.progress.print_line(position.step, training.total_steps)
-        if position.step % training.recipe.train.log_every == 0 or position.step == training.total_steps:
+        if position.step % training.recipe.train.log_every == 0 or position.step == training.span.ends:
             self._point(result)
 
     def _speeds(self) -> dict[str, float]:
@@ -103,8 +102,9 @@ class Log:
             step = position.step
             if position.window_targets:
                 curve.scalar("train/loss", position.window_loss / position.window_targets, step)
-            rate = learning_rate(training.recipe.train, step - 1, training.total_steps)
-            curve.scalar("train/learning_rate", rate, step)
+            curve.scalar("train/learning_rate", training.learning_rate(step - 1), step)
+            if training.span.name:
+                curve.scalar("train/phase", training.span.number + 1, step)
             curve.scalar("train/gradient_norm", result.norm, step)
             curve.scalar("train/padding_share", speeds.pop("padding_share"), step)
             curve.scalar("train/steps_left_out", position.left_out, step)

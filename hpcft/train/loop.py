@@ -8,17 +8,21 @@ from collections.abc import Iterator
 
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, Collator, training_loader
+from hpcft.disk import write_json
 from hpcft.train.control import Stop
 from hpcft.train.evaluate import choice_test, choose, validation_loss
 from hpcft.train.final import finish
 from hpcft.train.log import Log
+from hpcft.train.phases import record_phases
 from hpcft.train.saving import Saver
 from hpcft.train.step import StepResult, one_step
 from hpcft.train.training import Position, Training
 
+PHASE_OVER = "phase over"
+
 
 def train(training: Training) -> str:
-    """`finished`, or `stopped` with everything saved."""
+    """`finished`, `stopped` with everything saved, or PHASE_OVER: the next one can be set up."""
     progress = training.progress
     curve = CurveWriter(training.job.curve) if training.control.rank == 0 else None
     saver = Saver(training, curve)
@@ -42,6 +46,9 @@ def train(training: Training) -> str:
         saver.close()
         if curve:
             curve.close()
+    if not training.span.last:
+        end_phase(training)
+        return PHASE_OVER
     with progress.phase("finish"):
         finish(training)
     return "finished"
@@ -60,7 +67,7 @@ def run_steps(training: Training, log: Log, saver: Saver) -> None:
     """Every step that is left, each followed by what is due at it. Raises Stop; the position is then a boundary."""
     position, progress = training.position, training.progress
     batches = log.batches(micro_batches(training))
-    for step in range(position.step, training.total_steps):
+    for step in range(position.step, training.span.ends):
         progress.note(phase="train")
         started = time.monotonic()
         result = one_step(training, batches, step)
@@ -85,16 +92,16 @@ def count_step(position: Position, result: StepResult) -> None:
 
 def micro_batches(training: Training) -> Iterator[Batch]:
     """This process's micro-batches from the step where training is."""
-    first, total = training.position.step, training.total_steps
+    first, end = training.position.step, training.span.ends
     workers = training.recipe.data.workers
     collate = Collator(training.train, training.pad)
-    return iter(training_loader(collate, training.share, first, total, workers))
+    return iter(training_loader(collate, training.share, first, end, workers))
 
 
 def evaluate_if_due(training: Training, log: Log) -> None:
-    """The validation loss, at step 0, every so many steps and at the end; once for each step. Raises Stop."""
+    """The validation loss, at step 0, every so many steps and where a phase ends; once for each step. Raises Stop."""
     position, every = training.position, training.recipe.evaluate.every
-    due = position.step == training.total_steps or (every and position.step % every == 0)
+    due = position.step == training.span.ends or (every and position.step % every == 0)
     if training.validation is None or not due or position.evaluated == position.step:
         return
     batch = training.recipe.evaluate.batch_size
@@ -109,13 +116,30 @@ def evaluate_if_due(training: Training, log: Log) -> None:
 
 
 def test_choices(training: Training, when: str) -> None:
-    """Accuracy on held-out rows, `before` training and `after`; each once in the life of a run. Raises Stop."""
+    """Accuracy on held-out rows, `before` training and `after`; each once in the life of a run. Raises Stop.
+
+    After a phase it is called like that, and after the last one `after` too.
+    """
+    span = training.span
     if when == "before" and training.position.step > 0:
         return
     test = choice_test(training.recipe, training.tokenizer, training.run.splits)
     if test is None:
         return
-    out = training.run.evaluation / f"{when}.json"
+    name = when if when == "before" else span.name or when
+    out = training.run.evaluation / f"{name}.json"
     with training.progress.phase("test"):
         batch = training.recipe.evaluate.batch_size
-        choose(test, training.model, out, batch, training.pad, training.control, training.amp)
+        report = choose(test, training.model, out, batch, training.pad, training.control, training.amp)
+    if name != when and span.last and training.control.rank == 0:
+        write_json(training.run.evaluation / f"{when}.json", report)
+
+
+def end_phase(training: Training) -> None:
+    """Write down that this phase is over, whose last checkpoint is on disk: all that comes belongs to the next."""
+    span, control = training.span, training.control
+    if control.rank == 0:
+        print(f"hpcft: phase {span.name} is over at step {span.ends} of {training.total_steps}", flush=True)
+        record_phases(training.run, training.spans, over=span.name)
+    training.progress.next_phase(span.ends)
+    control.wait()

@@ -61,13 +61,13 @@ class Trial:
             torch.cuda.empty_cache()
 
 
-def largest_micro_batch(recipe: Recipe, run: RunDir, control: Control, trial: Trial) -> int:
+def largest_micro_batch(recipe: Recipe, run: RunDir, control: Control, trial: Trial, phase: str | None = None) -> int:
     """Rows of a micro-batch, the same on every process: what an earlier job found on such a device, else found now.
 
     On a GPU the estimate's answer is tried, and smaller ones until one has room; the memory of a CPU's job, and
     processes that share a model, are left to the estimate.
     """
-    path = run.path / "micro_batch.json"
+    path = run.path / (f"micro_batch-{phase}.json" if phase else "micro_batch.json")
     key = circumstances(recipe, trial.accelerator)
     record = read_json(path) if control.rank == 0 else None
     known = control.share(record["rows"] if record and record["circumstances"] == key else 0)

@@ -31,6 +31,8 @@ class Progress:
     """How often each phase came to its end."""
     start: dict[str, float] = field(default_factory=dict)
     """Seconds of what comes before training, and of the first step."""
+    border: int | None = None
+    """Step at which this job went from one phase to the next."""
     _lap: float = field(default_factory=time.monotonic)
     _last: float = 0.0
     _printed: float = -math.inf
@@ -59,11 +61,23 @@ class Progress:
             self.facts["phase"] = around
 
     def lap(self, name: str) -> None:
-        """Count the seconds since the last lap, or since this was made, as a part of the start."""
+        """Count the seconds since the last lap, or since this was made, as a part of the start.
+
+        Behind the job's first step they are those of the way to the next phase.
+        """
         now = time.monotonic()
-        self.start[name] = self.start.get(name, 0.0) + now - self._lap
+        if "first_step" in self.facts:
+            self.spent("next phase", now - self._lap)
+        else:
+            self.start[name] = self.start.get(name, 0.0) + now - self._lap
         self._lap = now
         self._write()
+
+    def next_phase(self, step: int) -> None:
+        """Say that the next phase is set up: until it is, there is nothing to save, and the job may be ended."""
+        self.border, self._lap = step, time.monotonic()
+        self.facts.pop("resume_step", None)
+        self.say(phase="next phase", since=time.time())
 
     def print_line(self, step: int, total: int) -> None:
         """A line for the log where the last one is old enough; the first step and the last have one."""

@@ -82,7 +82,7 @@ class Saver:
 
     def after_step(self) -> None:
         """Save if it is time to, or was while a save was in flight; say what came of the one before."""
-        position, total = self.training.position, self.training.total_steps
+        position, total = self.training.position, self.training.span.ends
         best = self.training.recipe.train.keep_best and position.best_step == position.step
         self._collect(wait=best or position.step == total)
         self.due = self.due or position.step == total or self._is_time(position.step)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs, release_memory
 
 from hpcft.data.batches import Share
 from hpcft.data.features import Features
@@ -30,6 +30,7 @@ from hpcft.train.model import (
     pin_revision,
 )
 from hpcft.train.optimizer import make_optimizer
+from hpcft.train.phases import Span, expected_phase, lay_out, record_phases
 from hpcft.train.progress import Progress, first_progress
 from hpcft.train.resume import resume
 from hpcft.train.splits import features_of
@@ -40,8 +41,17 @@ Prepared = tuple[LossModel, Any, Any, str | None]
 
 
 def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = None) -> Training:
-    """A training at the newest sound checkpoint. Raises UserError: data, model or env cannot be used; Stop."""
+    """A training at the newest sound checkpoint, in the phase that it leads to.
+
+    Raises UserError: data, model or env cannot be used; Stop.
+    """
     progress = progress or first_progress(scratch)
+    while (training := _set_up(run, job, scratch, progress)) is None:
+        release_memory()  # the newest checkpoint is not sound, and the one before is of another phase
+    return training
+
+
+def _set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress) -> Training | None:
     recipe = run.recipe
     compute_mode(recipe.train.deterministic)
     accelerator = make_accelerator(recipe)
@@ -54,18 +64,19 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
     source = pin_revision(recipe.model, run.path / "model.json")
     tokenizer = load_tokenizer(source)
     check_tokenizer(tokenizer, recipe.model.path)
-    train = features_of("train", run, recipe, tokenizer, control)
-    validation = features_of("validation", run, recipe, tokenizer, control) if recipe.data.has("validation") else None
-    total = recipe.train.total_steps(len(train), int(train.lengths.sum()), int(train.lengths.max()))
-    if recipe.train.warmup_steps >= total:
-        what = f"train.warmup_steps = {recipe.train.warmup_steps} leaves none of the {total} steps to fall."
-        raise UserError(Fault("recipe", what, "Write less, or more epochs."))
-    if not run.saved_steps() and (
-        test := choice_test(recipe, tokenizer, run.splits)
-    ):  # else an earlier job has done so
-        test.check()
+    # Of all phases: what is wrong with the rows of a later one must not be found out a night after the first has begun.
+    train, validation = all_features(run, recipe, tokenizer, control)
+    spans = lay_out(recipe, train, validation)
+    if control.rank == 0:
+        record_phases(run, spans)
+    for each in recipe.each_phase() if not run.saved_steps() else ():  # else an earlier job has done so
+        if test := choice_test(each, tokenizer, run.splits):
+            test.check()
     progress.lap("data")
+    span = spans[expected_phase(run, spans, control)]
+    whole, recipe = recipe, recipe.phase(span.number)
     model, wrapped, optimizer, frozen = prepare_model(recipe, source, accelerator)
+    check_packing(whole, model)
     if frozen and control.rank == 0:
         print(f"hpcft: {trained_words(model)}", flush=True)
     micro = recipe.train.micro_batch_size
@@ -73,28 +84,49 @@ def set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress | None = 
         from hpcft.train.micro import Trial, largest_micro_batch  # what it imports, others need not
 
         here = recipe.model_copy(update={"model": source})
-        micro = largest_micro_batch(here, run, control, Trial(model, accelerator))
-    share = make_share(recipe, train, micro, control)
+        micro = largest_micro_batch(here, run, control, Trial(model, accelerator), span.name)
+    mine = train[span.number]
+    share = make_share(recipe, mine, micro, control, span)
     pad = padding_token(tokenizer)
     training = Training(
-        run, job, recipe, control, progress, accelerator, tokenizer, pad,
-        model, wrapped, optimizer, train, validation, share, total, frozen,
+        run, job, recipe, control, progress, accelerator, tokenizer, pad, model, wrapped, optimizer,
+        mine, validation[span.number], share, spans[-1].ends, spans, span, frozen,
     )  # fmt: skip
     progress.lap("model")
     warm_up(training)
     progress.lap("warm-up")
-    resume(training)
+    fits = resume(training)
     progress.lap("checkpoint")
-    return training
+    return training if fits else None
+
+
+def all_features(
+    run: RunDir, recipe: Recipe, tokenizer: Any, control: Control
+) -> tuple[list[Features], list[Features | None]]:
+    """The rows of each phase to learn from, and those to validate with, if it has any."""
+    train: list[Features] = []
+    validation: list[Features | None] = []
+    for number, each in enumerate(recipe.each_phase()):
+        below = recipe.features_folder(number)
+        train.append(features_of("train", run, each, tokenizer, control, below))
+        more = features_of("validation", run, each, tokenizer, control, below) if each.data.has("validation") else None
+        validation.append(more)
+    return train, validation
+
+
+def check_packing(recipe: Recipe, model: LossModel) -> None:
+    """Raise UserError for a phase that packs rows where this model cannot tell them apart."""
+    keys = [recipe.phase_key(number, "train.grouping") for number in range(len(recipe.each_phase()))]
+    packed = [key for key, each in zip(keys, recipe.each_phase(), strict=True) if each.train.grouping == "packed"]
+    if packed and not packs_exactly(model):
+        what = f'{packed[0]} = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
+        raise UserError(Fault("recipe", what, 'Write "bucketed".'))
 
 
 def prepare_model(recipe: Recipe, source: Model, accelerator: Accelerator) -> Prepared:
     """The bare model, the same as it is trained, its optimizer, and the hash of what is frozen. Raises UserError."""
     straight = accelerator.device.type == "cuda" and recipe.train.sharding == "none"
     model = load_adapted(recipe, source, accelerator.device if straight else None)
-    if recipe.train.grouping == "packed" and not packs_exactly(model):
-        what = f'train.grouping = "packed": in {recipe.model.path} rows that stand in one line would see each other.'
-        raise UserError(Fault("recipe", what, 'Write "bucketed".'))
     frozen = frozen_hash(model)
     if recipe.lora:
         from hpcft.train.lora import hold_in_half  # imports what other runs need not
@@ -112,18 +144,18 @@ def prepare_model(recipe: Recipe, source: Model, accelerator: Accelerator) -> Pr
     return model, wrapped, optimizer, frozen
 
 
-def make_share(recipe: Recipe, features: Features, micro_batch_size: int, control: Control) -> Share:
-    """This process's part of every step."""
+def make_share(recipe: Recipe, features: Features, micro_batch_size: int, control: Control, span: Span) -> Share:
+    """This process's part of every step of a phase."""
     train, lengths = recipe.train, features.lengths
     longest, bucketed = int(lengths.max()), train.grouping == "bucketed"
     order: RowOrder | TokenOrder
     if train.batch_size is not None:
-        order = RowOrder(lengths, train.seed, train.batch_size, bucketed)
+        order = RowOrder(lengths, train.seed, train.batch_size, bucketed, span.number)
     else:
         steps = int(train.epoch_steps(len(lengths), int(lengths.sum()), longest))
-        order = TokenOrder(lengths, train.seed, steps, bucketed)
+        order = TokenOrder(lengths, train.seed, steps, bucketed, span.number)
     room = max(longest, recipe.data.max_length)
-    return Share(order, train.grouping, micro_batch_size, room, control.rank, control.ranks)
+    return Share(order, train.grouping, micro_batch_size, room, control.rank, control.ranks, span.begins)
 
 
 def compute_mode(deterministic: bool) -> None:

@@ -30,9 +30,12 @@ FORMAT = 2
 """Of what is made of rows: one more when a change here makes other features of the same rows."""
 
 
-def features_of(split: str, run: RunDir, recipe: Recipe, tokenizer: Any, control: Control) -> Features:
-    """The features of a split, made by rank 0 in the first job. Raises UserError on every process; Stop."""
-    folder = run.features / split
+def features_of(split: str, run: RunDir, recipe: Recipe, tokenizer: Any, control: Control, below: str = "") -> Features:
+    """The features of a split, made by rank 0 in the first job. Raises UserError on every process; Stop.
+
+    `below` is the folder of a phase among the run's features, and the recipe that phase's.
+    """
+    folder = run.features / below / split
     if control.rank == 0 and stored_features(folder) is None:
         try:
             _make(folder, split, run, recipe, tokenizer, control)
@@ -52,7 +55,7 @@ def _make(folder: Path, split: str, run: RunDir, recipe: Recipe, tokenizer: Any,
     common, place = run.path.parent / ".features", place_of(recipe, split)
     selection = selection_of(recipe, split, run.splits, tokenizer, control.poll)
     if selection is not None:
-        _report(run, split, place, selection)
+        _report(run, folder.relative_to(run.features).as_posix(), place, selection)
     source = source_of(split, recipe, tokenizer, selection)
     if shared.take(common, source, folder) is not None:
         return
@@ -76,7 +79,7 @@ def _make(folder: Path, split: str, run: RunDir, recipe: Recipe, tokenizer: Any,
 
 
 def _report(run: RunDir, split: str, place: Path, selection: Selection) -> None:
-    """Say which rows were chosen, in the log and for `hpcft show`."""
+    """Say which rows were chosen, in the log and for `hpcft show`; of a phase, `split` is full/train."""
     print(f"hpcft: {split}: {selection.words()} of {place.name}", flush=True)
     report = {"source": str(place), **selection.report, "fingerprint": selection.fingerprint}
     write_json(run.path / "rows.json", {**run.rows, split: report})

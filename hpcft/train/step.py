@@ -12,7 +12,6 @@ import torch
 from hpcft.data.batches import Batch
 from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
-from hpcft.train.optimizer import learning_rate
 from hpcft.train.training import Training
 
 MOST_IN_A_ROW = 20
@@ -40,7 +39,7 @@ def one_step(training: Training, batches: Iterator[Batch], step: int) -> StepRes
     # Every process knows the whole step's rows, so the denominator needs no communication.
     targets = int(training.train.targets[share.step_rows(step)].sum())
     for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe.train, step, training.total_steps)
+        group["lr"] = training.learning_rate(step)
     loss = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     passes = share.passes(step)
     for micro in range(passes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
 from hpcft.train.control import Control
 from hpcft.train.model import LossModel
+from hpcft.train.optimizer import learning_rate
+from hpcft.train.phases import Span
 from hpcft.train.progress import Progress
 
 
@@ -40,6 +42,8 @@ class Position:
     left_out: int = 0
     """Steps whose update was left out, since a number in them was none."""
     left_out_in_a_row: int = 0
+    phase: int = 0
+    """In which the step lies, or which it ends."""
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Training:
     run: RunDir
     job: JobDir
     recipe: Recipe
+    """Of its phase, if it has one."""
     control: Control
     progress: Progress
     accelerator: Accelerator
@@ -63,11 +68,20 @@ class Training:
     validation: Features | None
     share: Share
     total_steps: int
+    """Of all phases."""
+    spans: Sequence[Span]
+    """Where each phase lies."""
+    span: Span
+    """That of the phase which is trained."""
     frozen: str | None = None
     """Hash of the weights that no checkpoint holds, since they are not trained; None where all are."""
     position: Position = field(default_factory=Position)
     before_update: Callable[[], None] = lambda: None
     """Called before the weights change: a copy of them may be under way."""
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of this step of the run."""
+        return learning_rate(self.recipe.train, step - self.span.begins, self.span.ends - self.span.begins)
 
     def amp(self) -> Any:
         """Mixed precision for a forward pass of the bare model."""

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.rundir import JobDir, RunDir
+from hpcft.train.progress import first_progress
 from hpcft.train.worker import leave, quiet, uncollected
+
+if TYPE_CHECKING:
+    from hpcft.train.training import Training
 
 
 def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
@@ -29,28 +34,51 @@ def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
 def train_piece(run: RunDir, job: JobDir, scratch: Path) -> None:
     """Train to the step that the job's piece.json names, from the one that it names too, and save."""
     with uncollected():
-        from hpcft.train.loop import count_step, micro_batches
-        from hpcft.train.saving import Saver
+        from accelerate.utils import release_memory
+
+        from hpcft.train.loop import end_phase
         from hpcft.train.setup import set_up
-        from hpcft.train.step import one_step
     piece = read_json(job.path / "piece.json") or {}
-    training = set_up(run, job, scratch)
-    position, first = training.position, training.control.rank == 0
-    if position.step != piece["first"]:
+    steps: list[dict[str, Any]] = []
+    progress = first_progress(scratch)
+    training = set_up(run, job, scratch, progress)
+    first = training.control.rank == 0
+    if training.position.step != piece["first"]:
         what = f"its checkpoint of step {piece['first']} is not sound, or was pruned while it was read."
         raise UserError(Fault(str(piece["of"]), what, "Try again."))
+    while True:
+        steps += train_steps(training, piece["last"])
+        if training.span.last or training.span.ends > piece["last"]:
+            break
+        end_phase(training)
+        over = training.span.ends == piece["last"]
+        del training
+        release_memory()
+        if over:
+            break
+        training = set_up(run, job, scratch, progress)
+    if first:
+        write_json(job.path / "done.json", {"steps": steps})
+
+
+def train_steps(training: Training, last: int) -> list[dict[str, Any]]:
+    """{step, loss, norm} of every step of this phase up to this one, the numbers to the last bit; saved at its end."""
+    from hpcft.train.loop import count_step, micro_batches
+    from hpcft.train.saving import Saver
+    from hpcft.train.step import one_step
+
+    position = training.position
     batches, saver, steps = micro_batches(training), Saver(training, None), []
-    for step in range(position.step, min(piece["last"], training.total_steps)):
+    for step in range(position.step, min(last, training.span.ends)):
         result = one_step(training, batches, step)
         count_step(position, result)
         steps.append({"step": step + 1, "loss": (result.loss / result.targets).hex(), "norm": result.norm.hex()})
-        if first:
+        if training.control.rank == 0:
             words = f"loss {result.loss / result.targets:.6f}, gradient {result.norm:.6g}"
             print(f"  step {step + 1} of {training.total_steps}: {words}", flush=True)
     saver.last()
     saver.close()
-    if first:
-        write_json(job.path / "done.json", {"steps": steps})
+    return steps
 
 
 if __name__ == "__main__":

@@ -30,13 +30,16 @@ def main(run_path: str, number: str, attempt: str, scratch: str) -> int:
     read_ahead(run)
     # Here and not at the top: what fails in these imports is a fault of the env, and should read so in the log.
     with uncollected():
+        from accelerate.utils import release_memory
+
         from hpcft.train.control import Stop
-        from hpcft.train.loop import train
+        from hpcft.train.loop import PHASE_OVER, train
         from hpcft.train.setup import set_up
     progress.lap("imports")
     try:
-        training = set_up(run, job, Path(scratch), progress)
-        train(training)
+        # No name for the training: the memory of one phase's is needed for the next one's.
+        while train(set_up(run, job, Path(scratch), progress)) == PHASE_OVER:
+            release_memory()
     except Stop:
         return 0
     except UserError as error:

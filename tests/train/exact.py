@@ -17,16 +17,6 @@ PIECES = (2, 5)
 STEPS = 7
 
 
-class At:
-    """Stands in the place of the stop file: there once training is at a step."""
-
-    def __init__(self, training: Any, step: int) -> None:
-        self.training, self.step = training, step
-
-    def exists(self) -> bool:
-        return bool(self.training.position.step >= self.step)
-
-
 def settings(case: dict[str, Any], ranks: int) -> dict[str, Any]:
     """Sections of the recipe."""
     sections: dict[str, Any] = {"resources": {"gpus": 0, "processes": ranks}}
@@ -43,6 +33,11 @@ def settings(case: dict[str, Any], ranks: int) -> dict[str, Any]:
         sections["train"] |= {"batch_size": None, "batch_tokens": tokens}
     else:
         sections["train"]["batch_size"] = 2 * ranks * case["accumulation"]
+    if case.get("phases"):
+        sections["phases"] = [
+            {"name": "full", "data": {"loss_on": "full"}, "train": {"steps": PIECES[1]}},
+            {"name": "completion", "train": {"steps": STEPS - PIECES[1], "batch_size": 4 * ranks}},
+        ]
     return sections
 
 
@@ -50,9 +45,8 @@ def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, rank
     """What a run that is stopped after these steps comes to, as rank 0 has it: weights and curve."""
     from hpcft.disk import write_json
     from hpcft.rundir import RunDir
-    from hpcft.train.loop import train
     from tests.promise import outcome
-    from tests.train.pieces import begin, make_run
+    from tests.train.pieces import make_run, train_job
 
     run = make_run(parts, path, **settings(case, ranks)) if rank == 0 else RunDir(path)
     meet()
@@ -60,11 +54,9 @@ def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, rank
         if rank == 0:  # a job that was never submitted has no part in the curve
             run.job(number).path.mkdir(parents=True, exist_ok=True)
             write_json(run.job(number).path / "submitted.json", {"slurm_id": str(number), "walltime": 3600})
-        training = begin(run, number)
-        training.control.stop_file = At(training, stop)  # type: ignore[assignment]
-        ended = train(training)
+        ended = train_job(run, number, stop)
         assert ended == ("finished" if stop > STEPS else "stopped"), ended
-        assert stop > STEPS or training.position.step == stop
+        assert stop > STEPS or run.saved_steps()[-1] == stop
         meet()
     if rank > 0:
         return None

@@ -10,6 +10,8 @@ from typing import Any
 from hpcft.disk import write_json
 from hpcft.rundir import RunDir
 from hpcft.train.checkpoint import model_tensors, optimizer_tensors
+from hpcft.train.loop import PHASE_OVER, train
+from hpcft.train.progress import first_progress
 from hpcft.train.setup import set_up
 from hpcft.train.training import Training
 from tests.parts import make_tiny_gpt2, write_rows
@@ -55,6 +57,32 @@ def begin(run: RunDir, number: int = 1) -> Training:
     scratch = run.path / f"scratch-{number}"
     scratch.mkdir(exist_ok=True)
     return set_up(run, job, scratch)
+
+
+class At:
+    """Stands in the place of the stop file: there once training is at a step."""
+
+    def __init__(self, training: Training, step: int) -> None:
+        self.training, self.step = training, step
+
+    def exists(self) -> bool:
+        return self.training.position.step >= self.step
+
+
+def train_job(run: RunDir, number: int, stop: int | None = None, *, phases: int | None = None) -> str:
+    """How job `number` ends, which is stopped after this step, if any; or left where so many phases are over."""
+    job = run.job(number)
+    job.path.mkdir(parents=True, exist_ok=True)
+    scratch = run.path / f"scratch-{number}"
+    scratch.mkdir(exist_ok=True)
+    progress, begun = first_progress(scratch), 0
+    while True:
+        training = set_up(run, job, scratch, progress)
+        if stop is not None:
+            training.control.stop_file = At(training, stop)  # type: ignore[assignment]
+        ended, begun = train(training), begun + 1
+        if ended != PHASE_OVER or begun == phases:
+            return ended
 
 
 def digest(training: Training) -> str:

@@ -29,6 +29,17 @@ CASES = {
 }
 """All that may be combined, for each number of processes."""
 CASES |= {
+    # Cut within the first of two phases, and where it ends.
+    f"{grouping}-{kind}-phases": {
+        "grouping": grouping,
+        "kind": kind,
+        "accumulation": 1,
+        "phases": True,
+        "checkpointing": False,
+    }
+    for grouping, kind in (("bucketed", "full"), ("packed", "lora"), ("plain", "bottom"))
+}
+CASES |= {
     # About three rows a step: where there are four processes, some have none of them.
     f"{grouping}-tokens": {"grouping": grouping, "kind": "full", "tokens": 200, "checkpointing": False}
     for grouping in ("plain", "bucketed", "packed")
@@ -41,6 +52,8 @@ SEVERAL = (
     "packed-bottom-accumulation4-checkpointing",
     "packed-lora-accumulation1",
     "bucketed-tokens",
+    "bucketed-full-phases",
+    "packed-lora-phases",
 )
 """Those that several processes try in `make test`: every grouping and every kind, with and without each of the others.
 `make exact` tries all of them, on one, two and four processes."""

@@ -17,6 +17,8 @@ from hpcft.data.batches import Share
 from hpcft.data.order import RowOrder
 from hpcft.recipe import Train
 from hpcft.train.log import Log, perplexity
+from hpcft.train.optimizer import learning_rate
+from hpcft.train.phases import Span
 from hpcft.train.progress import Progress
 from hpcft.train.step import StepResult
 from hpcft.train.training import Position
@@ -29,13 +31,16 @@ SHARE = Share(RowOrder(np.array(LENGTHS), 0, 2, False), "plain", 2, 16, 0, 1)
 def make_training(folder: Path, position: Position) -> Any:
     """As much of a training as a log looks at: two rows a step, one point every three steps."""
     parameters = torch.nn.Linear(2, 2)
+    train = Train(steps=6, batch_size=2, log_every=3)
     model = SimpleNamespace(
         config=SimpleNamespace(get_text_config=lambda: SimpleNamespace()), parameters=parameters.parameters
     )
     return SimpleNamespace(
         position=position,
-        recipe=SimpleNamespace(train=Train(steps=6, batch_size=2, log_every=3)),
+        recipe=SimpleNamespace(train=train),
         total_steps=6,
+        span=Span(0, None, 0, 6, True),
+        learning_rate=lambda step: learning_rate(train, step, 6),
         share=SHARE,
         train=SimpleNamespace(lengths=np.array(LENGTHS)),
         progress=Progress(folder / "progress.json", False),

@@ -1,0 +1,54 @@
+"""The phases of a recipe: what is wrong with them, and what is wrong in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from hpcft.errors import Fault
+from hpcft.recipe import ALIKE, OF_PHASES
+from hpcft.recipefile import RecipeFile
+
+RESERVED = ("before", "after")
+"""Names of files in evaluation/ that a phase would write over."""
+
+
+def phase_faults(file: RecipeFile) -> Iterator[Fault]:
+    """Names that stand twice, and keys that all phases share."""
+    if "phases" in file.doubtful:
+        return
+    phases, names = file.recipe.phases, [phase.name for phase in file.recipe.phases]
+    for number, phase in enumerate(phases):
+        where, key = file.where(f"phases.{number}.name"), f"phases.{phase.name}"
+        if phase.name in names[:number]:
+            yield Fault(where, f'two phases are called "{phase.name}".', "Give each a name of its own.")
+        if phase.name in RESERVED:
+            what = f'no phase can be called "{phase.name}": evaluation/{phase.name}.json is of the whole run.'
+            yield Fault(where, what, "Give it another name.")
+        shared = [f"data.{word}" for word in ALIKE if word in phase.data.model_fields_set]
+        shared += [f"train.{word}" for word in sorted(phase.train.model_fields_set - set(OF_PHASES))]
+        for word in shared:
+            section = word.partition(".")[0]
+            what = f"{key}.{word}: all phases have the same."
+            yield Fault(file.where(f"{key}.{word}"), what, f'Write it in the section "{section}", or remove it.')
+
+        split, others = file.recipe.data.split, sorted(phase.data.model_fields_set & {"train", "revision", "config"})
+        if "data" not in file.doubtful and split and split.test and others:
+            what = (
+                f"{key}.data.{others[0]}: data.split draws the test rows from the training rows, and these are others."
+            )
+            yield Fault(
+                file.where(f"{key}.data.{others[0]}"), what, "Name a file in data.test in place of data.split.test."
+            )
+
+
+def in_phases(file: RecipeFile, check: Callable[[RecipeFile], Iterator[Fault]]) -> Iterator[Fault]:
+    """What a check finds in the recipe of each phase; what it finds in all of them once, else with the phase."""
+    files = file.each_phase()
+    found = [list(check(one)) for one in files]
+    for one, faults in zip(files, found, strict=True):
+        for fault in faults:
+            if not all(fault in others for others in found):
+                yield replace(fault, what=f"phase {one.phase}: {fault.what}")
+            elif one is files[0]:
+                yield fault
