@@ -11,7 +11,7 @@ from hpcft.launch.envfacts import normal
 
 DECIDING = frozenset(
     {"torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "pandas", "safetensors", "peft"}
-    | {"bitsandbytes", "deepspeed", "triton", "python"}
+    | {"bitsandbytes", "triton", "python"}
 )
 """Packages that decide the bits of a training; CUDA's own, `nvidia-…`, are among them too."""
 

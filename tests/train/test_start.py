@@ -18,7 +18,7 @@ from hpcft.train.model import load_model
 from tests.parts import make_tiny_gpt2
 from tests.promise import ENVIRONMENT, make_parts, make_recipe
 
-UNUSED = ("pandas", "pyarrow", "datasets", "sklearn", "matplotlib", "peft", "bitsandbytes", "deepspeed", "torchvision")
+UNUSED = ("pandas", "pyarrow", "datasets", "sklearn", "matplotlib", "peft", "bitsandbytes", "torchvision")
 """Packages that a plain run has no use for; transformers and accelerate would import some where they are there."""
 WORKER = """
 import os, sys
