@@ -89,3 +89,42 @@ def test_datasets_are_looked_at_as_far_as_their_own_notes_go(desk: Desk, train: 
         assert desk.faults() == [f"demo.yaml:7: {message}"]
     else:
         desk.accepts()
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["data.split.test=0.1", "data.test=train.jsonl"],
+         "--set data.split.test: data.test and data.split.test are both given. Remove one of the two."),
+        (["data.split.seed=3"],
+         "--set data.split.seed: data.split draws nothing: it has neither validation nor test. "
+         "Write `test: 0.1`, or remove it."),
+        (["data.split={test: 0.5, validation: 0.5}"],
+         "--set data.split: data.split leaves no row to learn from. Ask for less."),
+        (["data.split.test=1.5"],
+         "--set data.split.test: data.split.test = 1.5 is neither a share below 1 nor a number of rows. "
+         "Write 0.1 for a tenth, or 500 for so many rows."),
+        (["data.filter={min_tokens: 9, max_tokens: 8}"],
+         "--set data.filter: data.filter.min_tokens = 9 is more than max_tokens = 8. Write less."),
+        (["data.split={test: 0.1, by: mood}"],
+         'demo.yaml:7: train.jsonl has no column "mood". It has "text", "label".'),
+        (["data.filter.balance=mood"], 'demo.yaml:7: train.jsonl has no column "mood". It has "text", "label".'),
+        (["data.filter.empty=yes"],
+         '--set data.filter.empty: data.filter.empty = "yes" is not known. Known here: drop.'),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(desk: Desk, sets: list[str], message: str) -> None:
+    assert desk.faults(*(word for text in sets for word in ("--set", text))) == [message]
+
+
+def test_an_id_that_two_rows_have_is_a_fault_unless_the_filter_says_otherwise(desk: Desk) -> None:
+    rows(desk, {**GOOD, "id": 7}, {**GOOD, "id": 8}, {**GOOD, "id": 7}, {**GOOD, "id": "7"})
+    fix = "Make ids unique, or write `filter: {duplicates: drop}` into data, or `keep` if they need not be."
+    assert desk.faults() == [f'train.jsonl, row 3: its id "7" is that of row 1 too. Likewise 1 row behind it. {fix}']
+    for word in ("drop", "keep"):
+        desk.accepts("--set", f"data.filter.duplicates={word}")
+
+
+def test_rows_that_a_filter_drops_are_no_fault(desk: Desk) -> None:
+    rows(desk, GOOD, {"text": None, "label": "glad"}, {"text": "a", "label": " "}, {"text": "b"})
+    desk.accepts("--set", "data.filter.empty=drop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from hpcft.data.features import Features
 from hpcft.disk import read_json
+from hpcft.errors import UserError
 from hpcft.rundir import RunDir
 from hpcft.tasks import instruct
 from hpcft.train.control import Stop
@@ -84,3 +86,33 @@ def test_a_stop_while_rows_are_tokenised_leaves_them_to_the_next_job(
     assert "hpcft: 30 rows of rows.jsonl were tokenised before\n" in capsys.readouterr().out
     assert len(calls) == 7 + 6  # the last 30 rows
     assert made.fingerprint == whole.train.fingerprint
+
+
+def test_what_a_filter_has_removed_is_in_the_log_and_in_the_run(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = {"split": {"validation": 0.1, "test": 12}, "filter": {"diverse": 20}}
+    one = begin(make_run(parts, tmp_path / "one", {}, data=drawn))
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "hpcft: train: 20 of 42 rows (22 diverse left out) of rows.jsonl",
+        "hpcft: validation: 6 of 6 rows of rows.jsonl",
+    ]
+    assert (len(one.train), len(one.validation or ())) == (20, 6)
+    assert one.run.rows["train"] | {"fingerprint": "", "source": ""} == {
+        "source": "", "of": 42, "removed": {"diverse": 22}, "rows": 20, "fingerprint": "",
+    }  # fmt: skip
+    again = begin(make_run(parts, tmp_path / "two", {"seed": 1}, data=drawn))
+    assert (again.train.fingerprint, again.run.rows) == (one.train.fingerprint, one.run.rows)
+    other = begin(make_run(parts, tmp_path / "three", {}, data={**drawn, "filter": {"diverse": 19}}))
+    assert other.train.fingerprint != one.train.fingerprint
+
+
+def test_a_fault_in_a_row_that_was_chosen_names_its_row_in_the_file(parts: Path, tmp_path: Path) -> None:
+    rows = [{"question": f"Who waits {n}?", "answer": "Me. " * (200 if n == 30 else 1)} for n in range(40)]
+    rows[30] = {"question": "Who? " * 200, "answer": "Me."}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = make_run(parts, tmp_path / "runs" / "one", {}, data={"train": str(path), "split": {"test": 5, "seed": 3}})
+    with pytest.raises(UserError) as error:
+        begin(run)
+    assert str(error.value).startswith(f"{path}, row 31: its prompt alone has ")
