@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer
@@ -20,6 +21,29 @@ from hpcft.schema import (
     Webhook,
 )
 
+VERDICTS = ("A", "B", "Tie")
+"""Labels of the task prefer, where a recipe names no others."""
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """What is known of a task without loading it."""
+
+    columns: tuple[str, ...] = ()
+    """That its rows have; those of instruct are in the template."""
+    classes: bool = False
+    """Whether a row has a label, and the model a head with a class for each; else tokens are learnt."""
+
+
+TASKS = {
+    "instruct": TaskKind(),
+    "corpus": TaskKind(("text",)),
+    "classify": TaskKind(("text", "label"), classes=True),
+    "entail": TaskKind(("first", "second", "label"), classes=True),
+    "prefer": TaskKind(("prompt", "response_a", "response_b", "label"), classes=True),
+}
+"""The kinds of learning, by the name that a recipe calls them."""
+
 
 class Model(Section):
     """Where the pretrained model comes from."""
@@ -36,15 +60,6 @@ class Model(Section):
     lowest layers."""
     quantize: Literal["nf4", "int8"] | None = None
     """Frozen weights in 4 or 8 bits, for `lora` (QLoRA)."""
-
-
-TASK_COLUMNS: dict[str, tuple[str, ...]] = {
-    "corpus": ("text",),
-    "classify": ("text", "label"),
-    "entail": ("first", "second", "label"),
-    "prefer": ("prompt", "response_a", "response_b", "label"),
-}
-"""What a row has, by task; for the task instruct its template says so."""
 
 
 class Split(Section):
@@ -89,7 +104,7 @@ class Data(Section):
     validation: str | None = None
     """Rows for the validation loss; none is computed without them."""
     test: str | None = None
-    """Held-out rows for `evaluate.choices`, looked at before and after training."""
+    """Held-out rows, looked at before and after training: for `evaluate.choices`, or by a task with labels."""
     revision: str | None = None
     """Commit, tag or branch of a dataset of the hub."""
     config: str | None = None
@@ -101,8 +116,17 @@ class Data(Section):
     template: str | None = None
     """Markdown file with `{{column}}` placeholders (task instruct). What its last placeholder brings is the
     completion; all before it is the prompt."""
+    labels: tuple[str, ...] | None = None
+    """Classes in order (tasks classify and entail); those of the training rows, sorted, when not given. Of prefer: what
+    stands for the first response, the second, and a tie; `[A, B, Tie]` when not given."""
+    separator: Count | str | None = None
+    """A text, or the number of a token such as 50256, between the two texts (task entail). When not given, what the
+    tokenizer has for it, and for a decoder its end-of-text token."""
+    pair: Literal["apart", "with_prompt"] = "apart"
+    """What the model reads of each response (task prefer): it alone, or the prompt before it."""
     max_length: Annotated[int, Field(ge=2)] = 512
-    """Tokens of a row at most; what is longer is cut at the end, and a block has this length."""
+    """Tokens of a row at most, and of a block. What is longer is cut at the end; a text with a label in its middle, so
+    that both ends stay, and of prefer each response is such a text."""
     loss_on: Literal["completion", "full"] = "completion"
     """Which tokens count (task instruct); the end-of-text token always does."""
     workers: Annotated[int, Field(ge=0)] = 2
@@ -224,7 +248,7 @@ class Phase(Section):
         return section.model_dump(mode="json", exclude_unset=True)
 
 
-ALIKE = ("test", "split", "filter", "workers")
+ALIKE = ("test", "split", "filter", "labels", "pair", "workers")
 """Keys of `data` that all phases share: rows of the test must be the same in each, and learnt in none."""
 OF_PHASES = (
     *("steps", "epochs", "batch_size", "batch_tokens", "micro_batch_size", "grouping"),
@@ -291,8 +315,10 @@ class Recipe(Section):
 
     name: Name
     """What runs of this recipe are called."""
-    task: Literal["instruct", "corpus"]
-    """`instruct`: prompt and completion; `corpus`: plain text in blocks."""
+    task: Literal["instruct", "corpus", "classify", "entail", "prefer"]
+    """`instruct`: prompt and completion; `corpus`: plain text in blocks; `classify`: a text and its class; `entail`:
+    two texts and their class; `prefer`: two responses to a prompt and the verdict. [classes.md](classes.md) has the
+    last three."""
     cluster: str = "orfeo"
     """A file of hpcft/launch/clusters or ~/.config/hpcft/clusters without its .yaml, or a path to one."""
     env: str | None = None
@@ -306,6 +332,22 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
     notify: Notify = Notify()
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether rows have labels, and the model a head of classes."""
+        return TASKS[self.task].classes
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """That the task reads of a row; none of instruct, whose template names them."""
+        without = {"prompt"} if self.task == "prefer" and self.data.pair == "apart" else set()
+        return tuple(name for name in TASKS[self.task].columns if name not in without)
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether held-out rows are looked at before and after training."""
+        return bool(self.evaluate.choices or (self.has_classes and self.data.has("test")))
 
     @property
     def processes(self) -> int:

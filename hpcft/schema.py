@@ -213,7 +213,8 @@ def _menu(location: Sequence[int | str], schema: type[BaseModel]) -> str:
     words = []
     for kind in _kinds(schema.model_fields[last].annotation):
         literal = get_origin(kind) is Literal
-        words += [f'"{word}"' for word in get_args(kind)] if literal else ["a whole number from 1 on"]
+        whole = ["a text"] if kind is str else ["a whole number from 1 on"]
+        words += [f'"{word}"' for word in get_args(kind)] if literal else whole
     return f"Write {' or '.join(words)}."
 
 

@@ -193,3 +193,16 @@ class _Pieces:
                 return None, f"is longer than {LONGEST:,} bytes. {CUT_UP}"
             self.place = end
             return found, problem
+
+
+def label_of(value: object) -> str:
+    """A cell as the name of a class: whole numbers and truth values of any format read alike.
+
+    >>> [label_of(value) for value in ("glad", 3, 3.0, True)]
+    ['glad', '3', '3', 'true']
+    """
+    if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's too
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():  # pandas makes floats of whole numbers beside a gap
+        return str(int(value))
+    return str(value)

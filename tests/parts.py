@@ -113,6 +113,85 @@ def train_tokenizer(vocabulary: int = 500):  # type: ignore[no-untyped-def]  # t
     )
 
 
+FAMILIES = ("bert", "distilbert", "roberta", "electra", "deberta", "deberta-v2", "albert")
+"""Encoders that make_tiny_encoder knows."""
+
+
+def make_tiny_encoder(out: Path, family: str = "bert", *, dropout: float = 0.1, layers: int = 2, seed: int = 0) -> Path:
+    """`out`, a folder: a random float32 encoder of a family and a tokenizer with [CLS], [SEP] and [PAD], 0.
+
+    What is in the folder already is kept, so tests may share one.
+    """
+    if out.is_dir():
+        return out
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    tokenizer = train_word_tokenizer()
+    sizes = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 64}
+    chances = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    if family == "distilbert":
+        sizes = {"dim": 32, "n_layers": layers, "n_heads": 2, "hidden_dim": 64}
+        chances = {"dropout": dropout, "attention_dropout": dropout, "seq_classif_dropout": dropout}
+    if family == "deberta-v2":  # as DeBERTa-v3's files have it
+        sizes |= {"position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+    if family.startswith("deberta"):
+        sizes |= {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
+    more = {"vocab_size": len(tokenizer), "max_position_embeddings": 132, "pad_token_id": 0, **sizes, **chances}
+    more["type_vocab_size"] = {"roberta": 1, "deberta": 0, "deberta-v2": 0}.get(family, 2)
+    if family in ("electra", "albert"):
+        more["embedding_size"] = 16  # other than the layers', as theirs is
+    if family == "distilbert":
+        del more["type_vocab_size"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(AutoConfig.for_model(family, **more), dtype=torch.float32)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        model.save_pretrained(Path(folder) / "model")
+        tokenizer.save_pretrained(Path(folder) / "model")
+        (Path(folder) / "model").replace(out)
+    return out
+
+
+def train_word_tokenizer():  # type: ignore[no-untyped-def]  # transformers only where it is used
+    """BERT's kind of tokenizer, of at most 400 pieces of words, trained on sentences()."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    tokenizer = BertWordPieceTokenizer()
+    some = sentences(random.Random(0))
+    tokenizer.train_from_iterator((next(some) for _ in range(2000)), vocab_size=400, show_progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(f"{folder}/tokenizer.json")
+        return BertTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
+
+
+def write_labelled(path: Path, n: int, task: str = "classify", seed: int = 0) -> Path:
+    """`path`: n lines of a task with labels, which follow from the words: what a text is about, whether two are about
+    the same, and the longer of two responses."""
+    chance = random.Random(seed)
+    some = sentences(chance)
+    lines = []
+    for _ in range(n):
+        one, other = next(some), next(some)
+        if task == "classify":
+            about = next((word for word in ("queue", "gradient", "node") if word in one), "other")
+            row = {"text": one, "label": about}
+        elif task == "entail":
+            same = chance.random() < 0.5
+            row = {"first": one, "second": f"It says: {one if same else other}", "label": same}
+        else:
+            better = chance.choice(["A", "B", "Tie"])
+            more, less = f"{one} {other}", next(some)
+            a, b = {"A": (more, less), "B": (less, more), "Tie": (less, less)}[better]
+            row = {"prompt": "What do you know?", "response_a": a, "response_b": b, "label": better}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
 def write_rows(path: Path, n: int, seed: int = 0) -> Path:
     """`path`: n lines {"question": ..., "answer": ...}; all questions differ.
 

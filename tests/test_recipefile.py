@@ -76,7 +76,11 @@ def test_a_section_whose_lines_are_all_comments_has_its_defaults(desk: Desk) -> 
             "Write letters, digits, dots, dashes and underscores, 61 at most, a letter or digit first.",
         ),
         ("task: instruct", "task: instruckt", 'demo.yaml:2: task = "instruckt" is not known. Did you mean "instruct"?'),
-        ("task: instruct", "task: chat", 'demo.yaml:2: task = "chat" is not known. Known here: corpus, instruct.'),
+        (
+            "task: instruct",
+            "task: chat",
+            'demo.yaml:2: task = "chat" is not known. Known here: classify, corpus, entail, instruct, prefer.',
+        ),
         (
             "  steps: 10",
             "  steps: 10\n  learning_rate: .inf",

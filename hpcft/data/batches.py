@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +19,8 @@ from hpcft.data.randomness import set_host_randomness
 
 Batch = dict[str, torch.Tensor]
 Numbered = tuple[int, MicroBatch]
+NO_CLASS = -100
+"""The label of a row that there is not; torch's cross-entropy passes over it."""
 MOST = 1 << 20
 """More micro-batches than a step ever has."""
 
@@ -105,18 +108,17 @@ class Collator:
     pad: int
 
     def __call__(self, lines: Sequence[Sequence[int]]) -> Batch:
-        """{"tokens", "mask", "trained"}, each (B, T): ids, whose they are, and which are targets.
+        """{"tokens", "mask", "trained"}, each (B, T): ids, whose they are, and which are targets; of rows with labels
+        what `_classes` says.
 
         Lines [0] and [1] with rows of 3 and 2 tokens and pad 0: tokens [[5, 6, 7], [8, 9, 0]], mask [[1, 1, 1],
         [1, 1, 0]]; line [0, 1]: tokens [[5, 6, 7, 8, 9]], mask [[1, 1, 1, 2, 2]]. Of no line: two tokens of padding
         that are seen but are no targets, so that the forward pass has something, and all gradients are zero.
         """
         if not lines:
-            return {
-                "tokens": torch.full((1, 2), self.pad, dtype=torch.long),
-                "mask": torch.ones((1, 2), dtype=torch.long),
-                "trained": torch.zeros((1, 2), dtype=torch.bool),
-            }
+            return self._nothing()
+        if self.features.labels is not None:
+            return self._classes([row for line in lines for row in line], self.features.labels)
         picked = [[self.features[row] for row in line] for line in lines]
         longest = max(sum(len(tokens) for tokens, _ in line) for line in picked)
         tokens = np.full((len(lines), longest), self.pad, dtype=np.int64)
@@ -132,6 +134,41 @@ class Collator:
             "mask": torch.from_numpy(mask),
             "trained": torch.from_numpy(trained),
         }
+
+    def _classes(self, rows: Sequence[int], labels: npt.NDArray[np.int32]) -> Batch:
+        """{"tokens", "mask", "labels"} and, where the model is told, "segments": (B, T), and (B,) of the labels.
+
+        Of rows whose texts are read apart (2 B, T): all the first ones, then all the second ones. Rows [5, 6, 7] and
+        [8, 9, 6], of which 2 and 1 tokens are the first text, make [[5, 6], [8, 0], [7, 0], [9, 6]].
+        """
+        features, pieces = self.features, [(row, 0, int(self.features.lengths[row])) for row in rows]
+        if features.firsts is not None:
+            firsts = [(row, 0, int(features.firsts[row])) for row in rows]
+            pieces = firsts + [(row, cut, end) for (row, _, cut), (_, _, end) in zip(firsts, pieces, strict=True)]
+        shape = (len(pieces), max(end - start for _, start, end in pieces))
+        made = {"tokens": np.full(shape, self.pad, dtype=np.int64), "mask": np.zeros(shape, dtype=np.int64)}
+        if features.segments is not None:
+            made["segments"] = np.zeros(shape, dtype=np.int64)
+        for index, (row, start, end) in enumerate(pieces):
+            place, offset = (index, slice(0, end - start)), int(features.offsets[row])
+            made["tokens"][place], made["mask"][place] = features.tokens[offset + start : offset + end], 1
+            if features.segments is not None:
+                made["segments"][place] = features.segments[offset + start : offset + end]
+        made["labels"] = labels[rows].astype(np.int64)
+        return {name: torch.from_numpy(array) for name, array in made.items()}
+
+    def _nothing(self) -> Batch:
+        """A batch of no row."""
+        count = 1 if self.features.firsts is None else 2
+        made = {
+            "tokens": torch.full((count, 2), self.pad, dtype=torch.long),
+            "mask": torch.ones((count, 2), dtype=torch.long),
+        }
+        if self.features.segments is not None:
+            made["segments"] = torch.zeros((count, 2), dtype=torch.long)
+        if self.features.labels is not None:
+            return {**made, "labels": torch.full((1,), NO_CLASS)}
+        return {**made, "trained": torch.zeros((1, 2), dtype=torch.bool)}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FILES = {"tokens": np.int32, "trained": np.bool_, "offsets": np.int64, "targets": np.int32}
-"""What features are on disk: bare numbers, so that a file grows by what is put behind it."""
+FILES = {
+    "tokens": np.int32,
+    "trained": np.bool_,
+    "offsets": np.int64,
+    "targets": np.int32,
+    "labels": np.int32,
+    "firsts": np.int32,
+    "segments": np.uint8,
+}
+"""What features are on disk: bare numbers, so that a file grows by what is put behind it. The last three are there
+where rows have what they hold."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,12 @@ class Feature:
     tokens: Sequence[int]
     trained: Sequence[bool]
     """Whether each token is a target. The first one never is: nothing stands before it to predict it from."""
+    label: int | None = None
+    """Number of the row's class, which is its one target; no token is one then."""
+    first: int | None = None
+    """Tokens of the first of two texts that the model reads apart; the second's stand behind them."""
+    segments: Sequence[int] | None = None
+    """Of each token the text that it belongs to, 0 or 1, for models that are told (token types)."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,32 @@ class Features:
         return self._mapped("targets")
 
     @cached_property
+    def labels(self) -> npt.NDArray[np.int32] | None:
+        """(rows,): the class of each row; None where tokens are learnt."""
+        return self._mapped("labels") if (self.folder / "labels").exists() else None
+
+    @cached_property
+    def firsts(self) -> npt.NDArray[np.int32] | None:
+        """(rows,): tokens of each row's first text; None where the texts of a row are not read apart."""
+        return self._mapped("firsts") if (self.folder / "firsts").exists() else None
+
+    @cached_property
+    def segments(self) -> npt.NDArray[np.uint8] | None:
+        """(tokens of all rows,): 0 or 1; None where the model is not told."""
+        return self._mapped("segments") if (self.folder / "segments").exists() else None
+
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(rows,): tokens of each row."""
         return np.diff(self.offsets)
+
+    def pairs(self, rows: Sequence[int]) -> int:
+        """Pairs of tokens that see each other in these rows: of each text that is read by itself the squared length."""
+        lengths = self.lengths[rows].astype(np.int64)
+        if self.firsts is None:
+            return int((lengths**2).sum())
+        firsts = self.firsts[rows].astype(np.int64)
+        return int((firsts**2 + (lengths - firsts) ** 2).sum())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,3 +115,8 @@ class Features:
 def stored_features(folder: Path) -> Features | None:
     """Features that an earlier job finished; later edits of the data do not reach a run that has begun."""
     return Features(folder) if (folder / "complete.json").exists() else None
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of the files of features that a folder has, always in the same order."""
+    return [name for name in FILES if (folder / name).exists()]

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from hpcft.data.features import FILES, Feature, Features
+from hpcft.data.features import FILES, Feature, Features, files_in
 from hpcft.disk import read_json, sync_files, sync_folder, write_json
 from hpcft.errors import Fault, UserError
 
@@ -65,6 +65,9 @@ def prepare(folder: Path, source: str, chunks: Chunks, poll: Callable[[], None])
 
 def finish(part: Path, folder: Path) -> None:
     """Put the files of a folder in place as features, whole."""
+    for name in files_in(part):
+        if (part / name).stat().st_size == 0:  # rows of this task have nothing of the kind
+            (part / name).unlink()
     lengths = Features(part).lengths
     counted = {"rows": len(lengths), "tokens": int(lengths.sum()), "longest": int(lengths.max())}
     write_json(part / "complete.json", {"fingerprint": digest(part), **counted})
@@ -78,7 +81,7 @@ def finish(part: Path, folder: Path) -> None:
 def digest(folder: Path) -> str:
     """SHA-256 over the files of features."""
     found = hashlib.sha256()
-    for name in FILES:
+    for name in files_in(folder):
         with (folder / name).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()
@@ -116,7 +119,14 @@ def _append(files: Mapping[str, BinaryIO], features: Sequence[Feature]) -> None:
         "trained": trained,
         "offsets": (before + ends).astype(FILES["offsets"]),
         "targets": np.add.reduceat(trained, ends - lengths, dtype=FILES["targets"]),
+        "segments": np.fromiter(chain.from_iterable(row.segments or () for row in features), FILES["segments"]),
     }
+    arrays |= {
+        "labels": np.array([row.label for row in features if row.label is not None], FILES["labels"]),
+        "firsts": np.array([row.first for row in features if row.first is not None], FILES["firsts"]),
+    }
+    if len(arrays["labels"]):
+        arrays["targets"] = np.ones_like(arrays["labels"])
     for name, array in arrays.items():
         files[name].write(array.tobytes())
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hpcft.data.features import FILES, Features, stored_features
+from hpcft.data.features import Features, files_in, stored_features
 from hpcft.data.preparation import digest
 from hpcft.disk import sync_folder
 
@@ -60,7 +60,7 @@ def leave(shared: Path, source: str, folder: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     """The files of features in a second folder: the same bytes on disk where the file system has hard links."""
     target.mkdir(mode=0o700)
-    for name in (*FILES, "complete.json"):
+    for name in (*files_in(source), "complete.json"):
         try:
             os.link(source / name, target / name)
         except FileNotFoundError:

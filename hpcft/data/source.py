@@ -14,7 +14,7 @@ from hpcft.data.facts import Reader
 from hpcft.data.rows import PIECE, rows_behind
 from hpcft.data.selection import Selection, Wanted, select
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import TASK_COLUMNS, Recipe
+from hpcft.recipe import Recipe
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import CUT_UP, LONGEST, Row
 
@@ -89,8 +89,8 @@ def selection_of(
 
 def columns_of(recipe: Recipe) -> tuple[Sequence[str], PromptTemplate | None]:
     """The columns that the task reads, and its template, if it has one. Raises UserError if that cannot be read."""
-    if columns := TASK_COLUMNS.get(recipe.task):
-        return columns, None
+    if recipe.columns:
+        return recipe.columns, None
     path = Path(str(recipe.data.template))
     try:
         template = read_template(path)

@@ -41,7 +41,7 @@ def _changed_data(run: RunDir, file: RecipeFile) -> Iterator[tuple[str, str]]:
 def _data_faults(run: RunDir, file: RecipeFile) -> Iterator[Fault]:
     half_way = (run.evaluation / "before.json").exists() and not (run.evaluation / "after.json").exists()
     for key, path in _changed_data(run, file):
-        if key == "test" and file.recipe.evaluate.choices and half_way:
+        if key == "test" and not file.recipe.has_classes and file.recipe.evaluate.choices and half_way:
             what = f"{path} has changed since accuracy before training was measured on it."
             fix = f"Put it back, or give the comparison up: `hpcft resume {run.name} --set evaluate.choices=null`."
             yield Fault(file.where("data.test"), what, fix)
@@ -49,7 +49,7 @@ def _data_faults(run: RunDir, file: RecipeFile) -> Iterator[Fault]:
 
 def _data_notes(run: RunDir, file: RecipeFile) -> Iterator[str]:
     for key, path in _changed_data(run, file):
-        if key == "test":
+        if key == "test" and not file.recipe.has_classes:
             continue
         if tokenised(run, key):
             yield f"{path} has changed since the submission; the run keeps the rows that it tokenised then."

@@ -36,7 +36,7 @@ class Measured:
     step: float
     evaluation: float
     test: float
-    """Of evaluate.choices."""
+    """Of the held-out rows."""
     save: float
     """Until it is on disk, as at the end of a job."""
     stall: float

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpcft.errors import Fault
 from hpcft.launch import rowcheck
+from hpcft.launch.classcheck import class_faults
 from hpcft.launch.inputphases import in_phases, phase_faults
 from hpcft.recipefile import RecipeFile
 
@@ -43,6 +44,8 @@ def _value_faults(file: RecipeFile) -> Iterator[Fault]:
     if "model" not in file.doubtful:
         yield from _model_faults(file)
         yield from _adaptation_faults(file)
+    if not file.doubtful & {"data", "task", "train", "lora"}:
+        yield from class_faults(file)
     if "notify" not in file.doubtful:
         yield from _notify_faults(file)
 
@@ -160,10 +163,11 @@ def _adaptation_faults(file: RecipeFile) -> Iterator[Fault]:
         )
     if not model.path.startswith("/"):
         return  # a hub id: the job will find out
-    if model.freeze == "body" and _shape(Path(model.path), "tie_word_embeddings"):
+    if model.freeze == "body" and not recipe.has_classes and _shape(Path(model.path), "tie_word_embeddings"):
         what = 'model.freeze = "body": the head of this model is its input embedding, so nothing is left to train.'
         yield Fault(freeze, what, "Freeze a number of layers, or use lora.")
-    layers = _shape(Path(model.path), *LAYERS)
+    # An ALBERT has one layer, which it goes through again and again.
+    layers = _shape(Path(model.path), "num_hidden_groups", *LAYERS)
     if layers and isinstance(model.freeze, int) and model.freeze > layers:
         yield Fault(
             freeze, f"model.freeze = {model.freeze}: the model has {layers} layers.", f"Write {layers} at most."

@@ -42,9 +42,8 @@ def evaluations(recipe: Recipe, first: int, last: int, ends: Sequence[int]) -> i
 
 
 def tests(recipe: Recipe, first: int, last: int, ends: Sequence[int]) -> int:
-    """How often evaluate.choices are put on the way from this step to that one: before the first, and where phases
-    end."""
-    return ((first == 0) + sum(first < end <= last for end in ends)) if recipe.evaluate.choices else 0
+    """How often the test is put on the way from this step to that one: before the first, and where phases end."""
+    return ((first == 0) + sum(first < end <= last for end in ends)) if recipe.is_tested else 0
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ def _work(recipe: Recipe, place: Place, pace: Pace) -> float:
     if step == total:  # only what follows the last step
         after = ("evaluate", "test", "save", "finish")
         left = after[after.index(place.phase) + 1 :] if place.phase in after else after
-        return now + sum(doing[phase] for phase in left if phase != "test" or recipe.evaluate.choices)
+        return now + sum(doing[phase] for phase in left if phase != "test" or recipe.is_tested)
     stall = place.save_stall
     every = place.save_every or save_interval(stall, last, pace.step, place.walltime, time_between_failures(()))
     return (

@@ -12,10 +12,10 @@ from pathlib import Path
 from hpcft.disk import read_json
 from hpcft.errors import Fault, UserError
 from hpcft.launch import words
-from hpcft.recipe import TASK_COLUMNS, Filter, Recipe
+from hpcft.recipe import VERDICTS, Filter, Recipe
 from hpcft.recipefile import RecipeFile
 from hpcft.template import PromptTemplate, read_template
-from hpcft.textrows import Row, read_text_rows
+from hpcft.textrows import Row, label_of, read_text_rows
 
 HELP = {
     ".jsonl": 'Write {"column": value, ...}, one row a line.',
@@ -60,7 +60,7 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 def _wanted(recipe: Recipe, template: PromptTemplate | None) -> list[str]:
     """Columns that a row must have, as the task calls them."""
     named = template.columns if template else []
-    return list(dict.fromkeys(TASK_COLUMNS.get(recipe.task, named)))
+    return list(dict.fromkeys(recipe.columns or named))
 
 
 def _choice_faults(file: RecipeFile) -> Iterator[Fault]:
@@ -105,7 +105,10 @@ def _quoted(names: list[str]) -> str:
 
 
 def _split_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterator[Fault]:
-    known: set[str] | None = None
+    recipe = file.recipe
+    named = recipe.data.labels or (VERDICTS if recipe.task == "prefer" else None)
+    usable = named and recipe.has_classes and len(set(named)) == len(named) > 1 and "" not in named
+    known = set(named or ()) if usable else None
     for key in ("train", "validation", "test"):
         text = getattr(file.recipe.data, key)
         if text is None:
@@ -113,7 +116,7 @@ def _split_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterator
         wanted = [*_wanted(file.recipe, template), *_named(file.recipe)]
         look = Look(file.recipe, key, file.where(f"data.{key}"), list(dict.fromkeys(wanted)), template, known)
         yield from look.faults()
-        if key == "train" and look.whole:
+        if key == "train" and look.whole and known is None:
             known = look.labels
 
 
@@ -221,7 +224,7 @@ class Look:
             if missing and keep.empty is None:
                 self._wrong(what.replace(given, ""), number, what)
             elif not missing and name in ("label", self.template and self.template.completion):
-                self._label(number, given, str(value))
+                self._label(number, given, label_of(value))
 
     def _label(self, number: int, column: str, label: str) -> None:
         choices = self.recipe.evaluate.choices
@@ -233,6 +236,8 @@ class Look:
         self.labels.add(label)
         if self.known is not None and label not in self.known:
             what = f'"{column}" is "{label}", which no training row has.'
+            if self.recipe.data.labels or self.recipe.task == "prefer":
+                what = f'"{column}" is "{label}", which is none of the classes.'
             self._wrong("label", number, what, f"Known: {', '.join(sorted(self.known))}.")
 
     def _wrong(self, kind: str, number: int, what: str, fix: str = "") -> None:

@@ -9,8 +9,11 @@ from typing import Any, Protocol
 from hpcft.data.preparation import Chunk
 from hpcft.data.rows import Row
 from hpcft.recipe import Recipe
+from hpcft.tasks.classify import make_classify
 from hpcft.tasks.corpus import make_corpus
+from hpcft.tasks.entail import make_entail
 from hpcft.tasks.instruct import make_instruct
+from hpcft.tasks.prefer import make_prefer
 
 
 class Task(Protocol):
@@ -23,7 +26,16 @@ class Task(Protocol):
         """
 
 
+MAKERS: dict[str, Callable[[Recipe, Any], Task]] = {
+    "instruct": make_instruct,
+    "corpus": make_corpus,
+    "classify": make_classify,
+    "entail": make_entail,
+    "prefer": make_prefer,
+}
+"""By the name that a recipe calls it."""
+
+
 def make_task(recipe: Recipe, tokenizer: Any) -> Task:
     """The task that the recipe names."""
-    makers: dict[str, Callable[[Recipe, Any], Task]] = {"instruct": make_instruct, "corpus": make_corpus}
-    return makers[recipe.task](recipe, tokenizer)
+    return MAKERS[recipe.task](recipe, tokenizer)

@@ -30,9 +30,12 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[Tokenized]:
     return found
 
 
-def check_tokenizer(tokenizer: Any, path: str) -> None:
-    """Raise UserError if the tokenizer cannot tell the places of its tokens, or has no end-of-text token."""
+def check_tokenizer(tokenizer: Any, path: str, *, ends: bool = True) -> None:
+    """Raise UserError if the tokenizer cannot tell the places of its tokens, or has no end-of-text token.
+
+    Where no text has an end that is learnt (`ends`), a token for padding will do.
+    """
     if not tokenizer.is_fast:
         raise UserError(Fault(path, "its tokenizer is a slow one, which cannot tell the places of its tokens."))
-    if tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None and (ends or tokenizer.pad_token_id is None):
         raise UserError(Fault(path, "its tokenizer has no end-of-text token (eos_token)."))

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Model, Recipe
-from hpcft.train.model import UNLOADABLE, LossModel, load_model, loading_fault, loss_model
+from hpcft.train.classmodel import head_of
+from hpcft.train.model import LANGUAGE, UNLOADABLE, Head, LossModel, load_model, loading_fault, loss_model
 
 HASHED = 4096
 """Values of each frozen tensor that go into its hash, evenly spread: other weights differ in all of them."""
@@ -25,40 +26,47 @@ def load_adapted(recipe: Recipe, source: Model, device: torch.device | None = No
 
     The same on every process and in every job. Raises UserError: it does not load, or has nothing of what to train.
     """
-    set_randomness(recipe.train.seed, "model")
+    head = head_of(recipe.task, recipe.data)
+    set_randomness(recipe.train.seed, "model")  # a head that the files do not have is drawn
     if source.weights == "random":
-        model = random_model(source, recipe.train.seed)
+        model = random_model(source, recipe.train.seed, head)
     elif source.quantize:
         from hpcft.train.quantize import quantized_model  # here, since a job waits for what it imports
 
-        model = quantized_model(source, recipe.train.precision, gpu=recipe.resources.gpus > 0)
+        model = quantized_model(source, recipe.train.precision, gpu=recipe.resources.gpus > 0, head=head)
     else:
-        model = load_model(source, None if recipe.lora else device)
+        model = load_model(source, None if recipe.lora else device, head)
     if recipe.lora:
         from hpcft.train.lora import add_adapters
 
-        add_adapters(model, recipe.lora, source, recipe.train)
-    freeze(model.model, source.freeze)
+        add_adapters(model, recipe.lora, source, recipe.train, head)
+    freeze(model.model, source.freeze, classes=recipe.has_classes)
     return model
 
 
-def random_model(source: Model, seed: int) -> LossModel:
+def random_model(source: Model, seed: int, head: Head = LANGUAGE) -> LossModel:
     """A model of this shape that has learnt nothing, in fp32."""
     try:
-        config = AutoConfig.from_pretrained(source.path, revision=source.revision or "main")
+        config = AutoConfig.from_pretrained(source.path, revision=source.revision or "main", **head.settings)
         set_randomness(seed, "weights")
-        made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        made = head.auto.from_config(config, dtype=torch.float32)
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", source.path, error)) from error
-    return loss_model(made)
+    return loss_model(made, head)
 
 
-def freeze(model: Any, what: str | int) -> None:
+def freeze(model: Any, what: str | int, *, classes: bool = False) -> None:
     """Take the gradient from the body, or from the embeddings and so many of the lowest layers.
 
+    A head of classes has learnt nothing yet, and a pooler below it, which sums up what the layers say, learns with it.
     Raises UserError: nothing would be left, or there are fewer layers.
     """
     if what == "none":
+        return
+    if what == "body" and classes:
+        model.base_model.requires_grad_(False)
+        if isinstance(pooler := getattr(model.base_model, "pooler", None), nn.Module):
+            pooler.requires_grad_(True)
         return
     if what == "body":
         head, inputs = model.get_output_embeddings(), model.get_input_embeddings()

@@ -12,13 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from hpcft.errors import UserError
-from hpcft.recipe import Lora, Model, Recipe, Train
+from hpcft.recipe import TASKS, Data, Lora, Model, Recipe, Train
 from hpcft.train.adapt import freeze, layer_list
+from hpcft.train.classmodel import head_of
 from hpcft.train.ledger import Ledger
-from hpcft.train.model import UNLOADABLE, LossModel, checkpoint_activations, fuse_gelu, loading_fault
+from hpcft.train.model import (
+    LANGUAGE,
+    UNLOADABLE,
+    LossModel,
+    checkpoint_activations,
+    fuse_gelu,
+    loading_fault,
+)
 
 SMALL = 4096
 """Elements below which the 8-bit AdamW keeps moments in fp32."""
@@ -28,6 +36,9 @@ SMALL = 4096
 class Step:
     """What of a recipe a step's tensors depend on."""
 
+    task: str
+    head: str
+    """What its head depends on, as JSON."""
     path: str
     revision: str
     freeze: str | int
@@ -74,6 +85,8 @@ def step_of(recipe: Recipe, rows: int) -> Step:
     train = recipe.train
     several = recipe.processes > 1 or train.batch_size is None or rows < train.batch_size
     return Step(
+        recipe.task,
+        recipe.data.model_dump_json(include={"train", "labels", "pair"}),
         recipe.model.path,
         recipe.model.revision or "main",
         recipe.model.freeze,
@@ -95,7 +108,8 @@ def measure(step: Step) -> Measure:
     with FakeTensorMode(), _as_on_cuda() if step.cuda else nullcontext():
         _put_on_cpu(model)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        ledger = Ledger(model, int(model.inner.config.get_text_config().vocab_size))
+        classes = TASKS[step.task].classes
+        ledger = Ledger(model, 0 if classes else int(model.inner.config.get_text_config().vocab_size))
         if step.kept:
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
@@ -108,6 +122,8 @@ def measure(step: Step) -> Measure:
         }
         if step.packed:
             inputs["positions"] = torch.zeros(shape, dtype=torch.long)
+        if classes:
+            inputs = model.example(step.rows, step.length, 0)
         ledger.enter(inputs.values(), "activations")
         with ledger:
             with autocast("cpu", step.precision, step.checkpointing):  # also for CUDA, whose own needs a card
@@ -126,22 +142,23 @@ def autocast(device: str, precision: str, checkpointing: bool) -> torch.autocast
     return torch.autocast(device, kind, enabled=precision != "fp32", cache_enabled=not checkpointing)
 
 
-def _blueprint(step: Step) -> Blueprint:
+def _blueprint(step: Step) -> LossModel:
     """The model, on "meta"."""
     try:
-        config = AutoConfig.from_pretrained(step.path, revision=step.revision)
+        head = head_of(step.task, Data.model_validate_json(step.head))
+        config = AutoConfig.from_pretrained(step.path, revision=step.revision, **head.settings)
         with torch.device("meta"):
-            made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-            model = Blueprint(made.train())
+            made = head.auto.from_config(config, dtype=torch.float32).train()
+            model: LossModel = Blueprint(made) if head is LANGUAGE else head.wrap(made)
             fuse_gelu(made)
             if step.lora:
                 from hpcft.train.lora import add_adapters, hold_in_half  # imports what others need not
 
-                add_adapters(model, Lora.model_validate_json(step.lora), Model(path=step.path), Train())
+                add_adapters(model, Lora.model_validate_json(step.lora), Model(path=step.path), Train(), head)
                 hold_in_half(model, step.precision)
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", step.path, error)) from error
-    freeze(model.model, step.freeze)
+    freeze(model.model, step.freeze, classes=head is not LANGUAGE)
     if step.checkpointing:
         checkpoint_activations(model)
     return model
@@ -161,7 +178,7 @@ def _put_on_cpu(model: nn.Module) -> None:
                     held[name] = placed[tensor]  # type: ignore[assignment]
 
 
-def _numbers(model: Blueprint) -> tuple[int, int, int, int, int]:
+def _numbers(model: LossModel) -> tuple[int, int, int, int, int]:
     parameters = list(model.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in layer_list(model.inner)]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from hpcft.disk import sync_files, sync_folder
 from hpcft.errors import Fault, UserError
@@ -17,7 +16,10 @@ from hpcft.recipe import Model
 from hpcft.rundir import RunDir
 from hpcft.train import checkpoint
 from hpcft.train.adapt import frozen_hash, load_adapted
-from hpcft.train.model import UNLOADABLE, LossModel, load_tokenizer, loading_fault, pin_revision
+from hpcft.train.classmodel import head_of, set_padding
+from hpcft.train.labels import labelled
+from hpcft.train.model import UNLOADABLE, LossModel, load_tokenizer, loading_fault, padding_token, pin_revision
+from hpcft.train.pair import Pair
 from hpcft.train.worker import quiet
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -53,7 +55,7 @@ def export(run: RunDir, out: Path, dtype: str, keep_adapter: bool, which: str = 
         elif run.recipe.lora:
             begun(run)  # adapters go into no other weights than those that they were trained beside
         save_as(plain_model(run, left), DTYPES[dtype], writing)
-        load_tokenizer(source_of(run)).save_pretrained(writing)
+        usable_tokenizer(run).save_pretrained(writing)
         if keep_adapter:
             (writing / "adapter").mkdir()
             for path in left.glob("adapter_*"):
@@ -74,6 +76,14 @@ def source_of(run: RunDir) -> Model:
     return pin_revision(run.recipe.model, run.path / "model.json")
 
 
+def usable_tokenizer(run: RunDir) -> Any:
+    """The tokenizer of the model that the run began with; beside a head of classes it names a padding token."""
+    tokenizer = load_tokenizer(source_of(run))
+    if run.recipe.has_classes and tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = padding_token(tokenizer)
+    return tokenizer
+
+
 def left_at(run: RunDir, step: int, folder: Path) -> Path:
     """`folder`, with what the run would leave if it ended at this checkpoint."""
     found = run.checkpoints / f"step-{step:08d}"
@@ -87,7 +97,9 @@ def left_at(run: RunDir, step: int, folder: Path) -> Path:
 
 def begun(run: RunDir) -> LossModel:
     """The model as a job of this run has it before its first step. Raises UserError if its weights are others now."""
-    model = load_adapted(run.recipe, source_of(run))
+    recipe = labelled(run)
+    model = load_adapted(recipe, source_of(run))
+    set_padding(recipe, model, load_tokenizer(source_of(run)))
     known = [job.resumed.get("frozen_weights") for job in run.jobs() if job.resumed]
     if known and known[-1] != frozen_hash(model):
         what = f"{run.recipe.model.path} holds other weights than those that {run.name} was trained upon."
@@ -97,20 +109,24 @@ def begun(run: RunDir) -> LossModel:
 
 def plain_model(run: RunDir, left: Path) -> Any:
     """The model that a run has left in this folder, as transformers has it; adapters are merged, in fp32."""
-    source = source_of(run)
+    source, recipe = source_of(run), labelled(run)
+    head = head_of(recipe.task, recipe.data)
     try:
+        if recipe.task == "prefer":
+            return Pair.from_pretrained(left)
         if not (left / "adapter_config.json").exists():
-            return AutoModelForCausalLM.from_pretrained(left)
+            return head.auto.from_pretrained(left)
         from peft import PeftModel
 
         if source.quantize:
             from hpcft.train.quantize import rounded_model
 
-            base = rounded_model(source)
+            base = rounded_model(source, head)
         else:
-            base = AutoModelForCausalLM.from_pretrained(
-                source.path, revision=source.revision or "main", dtype=torch.float32
-            )
+            where = {"revision": source.revision or "main", **head.settings}
+            base = head.auto.from_pretrained(source.path, dtype=torch.float32, **where)
+        if recipe.has_classes:
+            base.config.pad_token_id = usable_tokenizer(run).pad_token_id
         return PeftModel.from_pretrained(base, left).merge_and_unload()
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", str(left), error)) from error

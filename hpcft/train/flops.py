@@ -33,8 +33,8 @@ of each card (for GeForce the whitepapers of GA102 and AD102). A part of one (MI
 FORWARD, BACKWARD = 2, 2
 """Operations of a weight and token: a multiplication and an addition forward; the same again for the gradient of the
 weight, and once more for that of the input."""
-UNLIKE = ("num_experts", "num_local_experts", "n_routed_experts")
-"""In the config of a model that sends a token through some of its weights only."""
+UNLIKE = ("num_experts", "num_local_experts", "n_routed_experts", "relative_attention")
+"""In the config of a model that sends a token through some of its weights only, or attends to places too (DeBERTa)."""
 
 
 def peak(name: str, precision: str) -> float | None:
@@ -69,8 +69,10 @@ class Flops:
         return self.token * tokens + self.target * targets + self.pair * pairs
 
 
-def count(model: Any) -> Flops | None:
-    """The operations of a causal language model; None where its parts are of a kind that this does not know.
+def count(model: Any, *, classes: bool = False) -> Flops | None:
+    """The operations of a model; None where its parts are of a kind that this does not know.
+
+    With `classes` a row is one target, for the head and a pooler below it; else a token, for the vocabulary projection.
 
     Forward and backward make 6 for each weight, 4 for a frozen one whose input learns, and 2 for one below all that
     learns. Embeddings are looked up, not multiplied.
@@ -82,11 +84,13 @@ def count(model: Any) -> Flops | None:
         layers, heads, width = config.num_hidden_layers, config.num_attention_heads, config.hidden_size
     except AttributeError:
         return None
-    if (head := model.get_output_embeddings()) is None:
+    if not (head := _head(model, classes=classes)):
         return None
-    body, learns = 0, False  # whether anything between the tokens and here learns
+    body, top, learns = 0, 0, False  # whether anything between the tokens and here learns
     for module in model.modules():
-        if module is not head:
+        if module in head:
+            top += _weights(module) * _work(module, learns)
+        else:
             body += _weights(module) * _work(module, learns)
         learns = learns or _learns(module)
     blocks = next((part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == layers), None)
@@ -95,7 +99,17 @@ def count(model: Any) -> Flops | None:
     attended = 2 * heads * (getattr(config, "head_dim", None) or width // heads)  # with queries, then with weights
     quiet = _below(model, blocks)
     pair = attended * (FORWARD * layers + 2 * BACKWARD * (layers - quiet))
-    return Flops(body, _weights(head) * _work(head, learns), pair)
+    return Flops(body, top, pair)
+
+
+def _head(model: Any, *, classes: bool) -> set[nn.Module]:
+    """The modules that compute nothing but of targets; none where the model has no such."""
+    if not classes:
+        return {head} if (head := model.get_output_embeddings()) is not None else set()
+    body = set(model.base_model.modules())
+    if isinstance(pooler := getattr(model.base_model, "pooler", None), nn.Module):
+        body -= set(pooler.modules())
+    return set(model.modules()) - body
 
 
 def _weights(module: nn.Module) -> int:

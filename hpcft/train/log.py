@@ -45,7 +45,7 @@ class Log:
         if accelerator.device.type == "cuda":
             name = torch.cuda.get_device_name(accelerator.device)
             self.peak = flops.peak(name, self.training.recipe.train.precision)
-        self.flops = flops.count(self.training.model.model)
+        self.flops = flops.count(self.training.model.model, classes=self.training.recipe.has_classes)
 
     def batches(self, source: Iterator[Batch]) -> Iterator[Batch]:
         """The same micro-batches; how long each was waited for is noted."""
@@ -64,14 +64,14 @@ class Log:
         """
         training, position, meter = self.training, self.training.position, self.meter
         step = position.step - 1
-        lengths = training.train.lengths[training.share.step_rows(step)]
+        pairs = training.train.pairs(training.share.step_rows(step))
         tokens, places = training.share.padding(step)
         meter.seconds += seconds
         meter.waited += self.step_waited
         meter.tokens += tokens
         meter.targets += result.targets
         if self.flops:
-            meter.flops += self.flops.of(tokens, result.targets, int((lengths.astype("int64") ** 2).sum()))
+            meter.flops += self.flops.of(tokens, result.targets, pairs)
         position.window_tokens += tokens
         position.window_places += places
         self.step_waited = 0.0
@@ -119,11 +119,12 @@ class Log:
         self.meter = Meter()
 
     def validation(self, loss: float, seconds: float) -> None:
-        """A validation loss, its perplexity, and the seconds that it took."""
+        """A validation loss, its perplexity where tokens are learnt, and the seconds that it took."""
         if self.curve:
             step = self.training.position.step
             self.curve.scalar("validation/loss", loss, step)
-            self.curve.scalar("validation/perplexity", perplexity(loss), step)
+            if not self.training.recipe.has_classes:
+                self.curve.scalar("validation/perplexity", perplexity(loss), step)
             self.curve.scalar("seconds/evaluation", seconds, step)
 
 

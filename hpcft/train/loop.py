@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, Collator, training_loader
+from hpcft.data.features import Features
 from hpcft.disk import write_json
+from hpcft.train.classmodel import ClassModel
+from hpcft.train.classtest import put
 from hpcft.train.control import Stop
 from hpcft.train.evaluate import choice_test, choose, validation_loss
 from hpcft.train.final import finish
@@ -123,14 +126,19 @@ def test_choices(training: Training, when: str) -> None:
     span = training.span
     if when == "before" and training.position.step > 0:
         return
-    test = choice_test(training.recipe, training.tokenizer, training.run.splits)
-    if test is None:
+    if not training.recipe.is_tested:
         return
     name = when if when == "before" else span.name or when
     out = training.run.evaluation / f"{name}.json"
     with training.progress.phase("test"):
         batch = training.recipe.evaluate.batch_size
-        report = choose(test, training.model, out, batch, training.pad, training.control, training.amp)
+        if isinstance(training.model, ClassModel):
+            features, labels = Features(training.run.features / "test"), training.recipe.data.labels or ()
+            report = put(training.model, features, labels, out, batch, training.pad, training.control, training.amp)
+        else:
+            test = choice_test(training.recipe, training.tokenizer, training.run.splits)
+            assert test is not None
+            report = choose(test, training.model, out, batch, training.pad, training.control, training.amp)
     if name != when and span.last and training.control.rank == 0:
         write_json(training.run.evaluation / f"{when}.json", report)
 

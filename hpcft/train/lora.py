@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Lora, Model, Train
-from hpcft.train.model import LossModel
+from hpcft.train.model import LANGUAGE, Head, LossModel
 from hpcft.train.quantize import quantize_within
 
 APART = ("q_proj", "k_proj", "v_proj")
@@ -26,7 +26,10 @@ ATTENTION = (
     APART,  # Llama, Mistral, Qwen, Gemma, OPT, GPT-J, and GPT-2 taken apart
     ("query_key_value",),  # GPT-NeoX, BLOOM, Falcon
     ("qkv_proj",),  # Phi-3
-    ("query", "key", "value"),
+    ("query", "key", "value"),  # BERT, RoBERTa, ELECTRA, ALBERT
+    ("q_lin", "k_lin", "v_lin"),  # DistilBERT
+    ("query_proj", "key_proj", "value_proj"),  # DeBERTa-v2 and -v3
+    ("in_proj",),  # DeBERTa
     ("c_attn",),  # GPT-BigCode
     ("Wqkv",),  # MPT
 )
@@ -68,8 +71,10 @@ def take_apart(model: nn.Module) -> list[QueryKeyValue]:
     return made
 
 
-def add_adapters(model: LossModel, lora: Lora, source: Model, train: Train) -> None:
+def add_adapters(model: LossModel, lora: Lora, source: Model, train: Train, head: Head = LANGUAGE) -> None:
     """Freeze the model and put adapters, in fp32, beside its linear modules; they begin the same in every job.
+
+    A head of classes has learnt nothing yet, so it is trained too, whole.
 
     Raises UserError: a target is no linear module of this model.
     """
@@ -87,7 +92,8 @@ def add_adapters(model: LossModel, lora: Lora, source: Model, train: Train) -> N
         lora_dropout=lora.dropout,
         target_modules=sorted(find_targets(inner, lora.targets)),
         revision=source.revision,
-        task_type="CAUSAL_LM",
+        task_type=head.peft,
+        modules_to_save=None if head is LANGUAGE else class_head(inner),
     )
     set_randomness(train.seed, "adapters")
     adapted = get_peft_model(inner, config)
@@ -115,11 +121,21 @@ def find_targets(model: Any, wanted: Iterable[str] | None) -> set[str]:
 def linear_names(model: Any) -> set[str]:
     """Last parts of the names of all linear modules but the head, which may be the input embedding at the same time."""
     head = model.get_output_embeddings()
+    outside = () if head is not None else tuple(class_head(model))
     return {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and not name.startswith(outside)
     }
+
+
+def class_head(model: Any) -> list[str]:
+    """Names of the modules with weights that stand on the body: `score`, `classifier`, and a pooler of DeBERTa's."""
+    return [
+        name
+        for name, module in model.named_children()
+        if module is not model.base_model and any(True for _ in module.parameters())
+    ]
 
 
 def hold_in_half(model: LossModel, precision: str) -> None:

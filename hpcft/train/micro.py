@@ -45,8 +45,7 @@ class Trial:
         try:
             moments = moment_bytes(recipe, measure(step_of(recipe, rows)))
             held = torch.empty(moments, dtype=torch.uint8, device=device)
-            tokens = torch.zeros((rows, length), dtype=torch.long)
-            batch = {"tokens": tokens, "mask": torch.ones_like(tokens), "trained": torch.ones_like(tokens).bool()}
+            batch = self.model.example(rows, length, 0)
             for _ in range(PASSES):
                 # The bare model, of which DDP takes no notice: one process may fail here while others go on.
                 with self.accelerator.autocast():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class LossModel(nn.Module):
         with _evaluating(model), torch.no_grad():
             self.projects_exactly = _projects_exactly(self.inner)
             self.needs_mask = not _ignores_what_is_behind(self.inner)
-        self.write: Callable[..., None] = partial(_write_whole, model)
+        self.write: Callable[..., None] = partial(write_whole, model)
         """Writes what is left to use after training into a new folder; adapters know another way. What is trained may
         be given by name as it was at another time; None takes it as it is."""
 
@@ -120,6 +121,29 @@ class LossModel(nn.Module):
             made["mask"] = mask
         return {key: value.to(device, non_blocking=True) for key, value in made.items() if value is not None}
 
+    def example(self, rows: int, length: int, pad: int) -> Batch:
+        """A batch of so many rows of padding that are seen, and learnt."""
+        tokens = torch.full((rows, length), pad)
+        return {"tokens": tokens, "mask": torch.ones_like(tokens), "trained": torch.ones_like(tokens).bool()}
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model is loaded as, by what of it answers."""
+
+    auto: Any
+    """The class of transformers that finds the model's own."""
+    settings: Mapping[str, Any]
+    """What it is told beside the path."""
+    wrap: Callable[[Any], LossModel]
+    """What gives the loss of it."""
+    peft: str | None = None
+    """What peft calls this kind; None where it knows none."""
+
+
+LANGUAGE = Head(AutoModelForCausalLM, {}, LossModel, "CAUSAL_LM")
+"""A causal language model, whose head predicts tokens."""
+
 
 def packed_positions(mask: Tensor) -> Tensor:
     """(B, T): the place of each token in its own row, of lines in which `mask` numbers the rows; padding is one more.
@@ -155,7 +179,7 @@ def _vocabulary(model: Any) -> int:
     return int(model.config.get_text_config().vocab_size)
 
 
-def _write_whole(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+def write_whole(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write a model of transformers. Of what is not given only frozen weights are taken: they stay as they are."""
     state = None
     if weights is not None:
@@ -234,7 +258,7 @@ def load_tokenizer(model: Model) -> Any:
         raise UserError(loading_fault("tokenizer", model.path, error)) from error
 
 
-def load_model(model: Model, device: torch.device | None = None) -> LossModel:
+def load_model(model: Model, device: torch.device | None = None, head: Head = LANGUAGE) -> LossModel:
     """The model in fp32, on a device, else the CPU, ready to train. Raises UserError if it does not load.
 
     fp32 whatever the files hold: transformers 5 keeps their dtype, and fp16 weights cannot be unscaled. Each tensor
@@ -242,19 +266,19 @@ def load_model(model: Model, device: torch.device | None = None) -> LossModel:
     """
     where = {"device_map": {"": device}} if device else {}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model.path, revision=model.revision or "main", dtype=torch.float32, **where
+        loaded = head.auto.from_pretrained(
+            model.path, revision=model.revision or "main", dtype=torch.float32, **where, **head.settings
         )
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", model.path, error)) from error
-    return loss_model(loaded)
+    return loss_model(loaded, head)
 
 
-def loss_model(loaded: Any) -> LossModel:
+def loss_model(loaded: Any, head: Head = LANGUAGE) -> LossModel:
     """A model of transformers, ready to train."""
     loaded.train()
     fuse_gelu(loaded)
-    return LossModel(loaded)
+    return head.wrap(loaded)
 
 
 def checkpoint_activations(model: LossModel) -> None:

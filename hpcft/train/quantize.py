@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, BitsAndBytesConfig
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 from transformers.pytorch_utils import Conv1D
 
 from hpcft.errors import UserError
 from hpcft.recipe import Model
-from hpcft.train.model import UNLOADABLE, LossModel, loading_fault, loss_model
+from hpcft.train.model import LANGUAGE, UNLOADABLE, Head, LossModel, loading_fault, loss_model
 
 COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-WHOLE = {"gpt2": ["c_attn", "lm_head"]}
+WHOLE = {"gpt2": ["c_attn", "lm_head", "score"]}
 """By family, what stays as it is beside the heads that transformers knows: GPT-2's attention is taken apart first."""
 
 SMALL = ("Linear4bit", "Linear8bitLt")
 """Linear modules of bitsandbytes."""
 
 
-def quantized_model(source: Model, precision: str, *, gpu: bool) -> LossModel:
+def quantized_model(source: Model, precision: str, *, gpu: bool, head: Head = LANGUAGE) -> LossModel:
     """The pretrained model with its linear modules in few bits, multiplied in `precision`; all else is in fp32.
 
     It is on the process's own GPU if it may use one and there is one: what is not packed yet need not fit there.
@@ -34,13 +34,18 @@ def quantized_model(source: Model, precision: str, *, gpu: bool) -> LossModel:
     try:
         family = AutoConfig.from_pretrained(source.path, **where).model_type
         config = bits(source.quantize, precision, WHOLE.get(family))
-        loaded = AutoModelForCausalLM.from_pretrained(
-            source.path, dtype=torch.float32, quantization_config=config, device_map={"": device}, **where
+        loaded = head.auto.from_pretrained(
+            source.path,
+            dtype=torch.float32,
+            quantization_config=config,
+            device_map={"": device},
+            **where,
+            **head.settings,
         )
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", source.path, error)) from error
     keep_differentiable(loaded)
-    return loss_model(loaded)
+    return loss_model(loaded, head)
 
 
 def keep_differentiable(model: nn.Module) -> None:
@@ -82,13 +87,14 @@ def quantize_within(module: nn.Module, kind: str, precision: str) -> None:
     keep_differentiable(module)
 
 
-def rounded_model(source: Model) -> Any:
+def rounded_model(source: Model, head: Head = LANGUAGE) -> Any:
     """The plain model in fp32, with each weight as the quantised model has it: what adapters were trained beside."""
     from hpcft.train.lora import QueryKeyValue, fused_attention
 
-    plain = AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision or "main", dtype=torch.float32)
+    where = {"revision": source.revision or "main", **head.settings}
+    plain = head.auto.from_pretrained(source.path, dtype=torch.float32, **where)
     parts = {name: QueryKeyValue(fused) for name, fused in fused_attention(plain)}
-    for name, part in quantized_model(source, "fp32", gpu=True).inner.named_modules():
+    for name, part in quantized_model(source, "fp32", gpu=True, head=head).inner.named_modules():
         if type(part).__name__ in SMALL:
             _put(plain.get_submodule(name), _rounded(part))
     for name, part in parts.items():

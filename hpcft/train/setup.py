@@ -19,8 +19,10 @@ from hpcft.recipe import Model, Recipe
 from hpcft.rundir import JobDir, RunDir
 from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
+from hpcft.train.classmodel import set_padding
 from hpcft.train.control import Control
 from hpcft.train.evaluate import choice_test
+from hpcft.train.labels import find_classes
 from hpcft.train.model import (
     LossModel,
     checkpoint_activations,
@@ -63,7 +65,8 @@ def _set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress) -> Trai
     control.wait()
     source = pin_revision(recipe.model, run.path / "model.json")
     tokenizer = load_tokenizer(source)
-    check_tokenizer(tokenizer, recipe.model.path)
+    check_tokenizer(tokenizer, recipe.model.path, ends=not recipe.has_classes)
+    recipe = find_classes(run, control)
     # Of all phases: what is wrong with the rows of a later one must not be found out a night after the first has begun.
     train, validation = all_features(run, recipe, tokenizer, control)
     spans = lay_out(recipe, train, validation)
@@ -72,6 +75,8 @@ def _set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress) -> Trai
     for each in recipe.each_phase() if not run.saved_steps() else ():  # else an earlier job has done so
         if test := choice_test(each, tokenizer, run.splits):
             test.check()
+    if recipe.has_classes and recipe.data.has("test"):
+        features_of("test", run, recipe, tokenizer, control)  # for the same reason
     progress.lap("data")
     span = spans[expected_phase(run, spans, control)]
     whole, recipe = recipe, recipe.phase(span.number)
@@ -88,6 +93,7 @@ def _set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress) -> Trai
     mine = train[span.number]
     share = make_share(recipe, mine, micro, control, span)
     pad = padding_token(tokenizer)
+    set_padding(recipe, model, tokenizer)
     training = Training(
         run, job, recipe, control, progress, accelerator, tokenizer, pad, model, wrapped, optimizer,
         mine, validation[span.number], share, spans[-1].ends, spans, span, frozen,
@@ -193,8 +199,7 @@ def warm_up(training: Training) -> None:
     """
     if training.control.ranks == 1:
         return
-    tokens = torch.full((1, 8), training.pad)
-    batch = {"tokens": tokens, "mask": torch.ones_like(tokens), "trained": torch.ones((1, 8), dtype=torch.bool)}
+    batch = training.model.example(1, 8, training.pad)
     for _ in range(WARMUP_PASSES):
         inputs = training.model.inputs(batch, training.accelerator.device)
         training.accelerator.backward(training.wrapped(**inputs))

@@ -106,7 +106,7 @@ def source_of(split: str, recipe: Recipe, tokenizer: Any, selection: Selection |
         "keys": data.model_dump(exclude={"train", "validation", "test", "template", "workers"}),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "class": type(tokenizer).__name__,
-        "special": [tokenizer.bos_token_id, tokenizer.eos_token_id],
+        "special": [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id],
         "versions": [tokenizers.__version__, transformers.__version__],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""Rows with a label: their texts as tokens, and the number of their class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcft.data.rows import Row, is_missing
+from hpcft.errors import Fault, UserError
+from hpcft.textrows import label_of
+
+LABEL = "label"
+"""The column of the class, in every task that has one."""
+MOST_CLASSES = 1000
+"""More labels than that are a text by mistake."""
+
+
+def read_labelled(
+    rows: Sequence[Row], columns: Sequence[str], labels: Sequence[str], start: int, path: Path
+) -> tuple[list[list[str]], list[int]]:
+    """(columns) texts of every row, and its class. Raises UserError with each row that lacks one, or has another.
+
+    `start` rows of the file came before.
+    """
+    texts: list[list[str]] = []
+    classes: list[int] = []
+    faults: list[Fault] = []
+    numbers = {label: number for number, label in enumerate(labels)}
+    for number, row in enumerate(rows, start + 1):
+        if problem := _problem(row, columns, numbers):
+            faults.append(Fault(f"{path}, row {number}", *problem))
+            continue
+        texts.append([str(row[column]) for column in columns])
+        classes.append(numbers[label_of(row[LABEL])])
+    if faults:
+        raise UserError(faults)
+    return texts, classes
+
+
+def _problem(row: Row, columns: Sequence[str], numbers: dict[str, int]) -> tuple[str, str] | None:
+    for column in (*columns, LABEL):
+        if column not in row:
+            return f'has no column "{column}".', ""
+        if is_missing(row[column]):
+            return f'"{column}" has no value.', ""
+        if column != LABEL and not str(row[column]).strip():
+            return f'"{column}" is empty.', ""
+    if (label := label_of(row[LABEL])) not in numbers:
+        return f'its label "{label}" is none of the classes.', f"Known: {', '.join(numbers)}."
+    return None
+
+
+def labels_in(rows: Iterable[Row], path: Path, *, lenient: bool = False) -> set[str]:
+    """The classes of these rows. Raises UserError: a row has none, unless `lenient`, or they are too many."""
+    found: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        if is_missing(row.get(LABEL)):
+            if lenient:
+                continue
+            raise UserError(Fault(f"{path}, row {number}", f'has no "{LABEL}".'))
+        found.add(label_of(row[LABEL]))
+        if len(found) > MOST_CLASSES:
+            what = f'"{LABEL}" has more than {MOST_CLASSES} different values.'
+            raise UserError(Fault(str(path), what, "Is it the column of the class?"))
+    return found
+
+
+def in_order(labels: set[str], path: Path) -> tuple[str, ...]:
+    """The classes by number where all are whole numbers, else by letter. Raises UserError: they are fewer than two."""
+    if len(labels) < 2:
+        what = f'every row has the label "{next(iter(labels))}".' if labels else "has no row with a label."
+        raise UserError(Fault(str(path), what, "Give rows of two classes or more."))
+    whole = all(label.removeprefix("-").isascii() and label.removeprefix("-").isdigit() for label in labels)
+    return tuple(sorted(labels, key=int) if whole else sorted(labels))
+
+
+def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text, without special tokens around it."""
+    # verbose=False: it warns of texts longer than the model's context, of which a task leaves out the middle.
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return [list(tokens) for tokens in encoded["input_ids"]]
