@@ -332,6 +332,9 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
     notify: Notify = Notify()
+    matrix: dict[str, Any] | list[Any] | None = None
+    """A run each for every choice of values, `train.seed: [0, 1]`, or of named settings; or a list of runs:
+    [sweeps.md](sweeps.md)."""
 
     @property
     def has_classes(self) -> bool:

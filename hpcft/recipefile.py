@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from hpcft.errors import Fault, UserError
+from hpcft.errors import Fault, UserError, did_you_mean
+from hpcft.matrix import Cell, cells
 from hpcft.recipe import Data, Notify, Recipe
 from hpcft.schema import expand, explain, sections
 from hpcft.yamlfile import Loader, explain_syntax, place, read_yaml
@@ -37,6 +38,8 @@ class RecipeFile:
     """Top keys with a fault in them: what lies below is not what the user meant."""
     phase: str | None = None
     """The phase whose recipe this is, of a file with phases."""
+    cell: Cell | None = None
+    """Which run of the file's matrix it is."""
 
     def each_phase(self) -> list[RecipeFile]:
         """The same with the recipe of each phase; of one without phases, itself."""
@@ -51,12 +54,24 @@ class RecipeFile:
         own = f"phases.{self.phase}.{key}"
         if self.phase and (own in self.lines or any(text.startswith(own) for text in self.overrides)):
             return replace(self, phase=None).where(own)
+        for setting, written in (self.cell.places if self.cell else {}).items():
+            if f"{key}.".startswith(f"{setting}."):
+                return written
         for text in self.overrides:
             given = text.split("=", 1)[0].strip()
             made = key not in self.lines and given.startswith(f"{key}.")  # the section is not in the file
             if made or f"{key}.".startswith(f"{given}."):
                 return f"--set {given}"
         return place(self.path, self.lines, key)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run that a recipe's file means: the only one, or one of its matrix."""
+
+    file: RecipeFile | None
+    """Less what is wrong in it; None where too little is left."""
+    faults: tuple[Fault, ...]
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
@@ -70,7 +85,23 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeFile:
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RecipeFile | None, list[Fault]]:
     """The recipe less what is wrong in it, and its faults; None for the recipe where too little is left.
 
-    Raises UserError if the file cannot be read, or not as YAML.
+    Raises UserError if the file cannot be read, or not as YAML, or means several runs.
+    """
+    members = check_members(path, overrides)
+    if len(members) > 1:
+        labels = [member.file.cell.label for member in members if member.file and member.file.cell]
+        names = ", ".join([*labels[:8], *(["..."] if labels[8:] else [])])
+        where = members[0].file.where("matrix") if members[0].file else str(path)
+        fix = f"Choose one with --set matrix=NAME: {names}."
+        raise UserError(Fault(where, f"its matrix means {len(members)} runs, and this is for one.", fix))
+    return members[0].file, list(members[0].faults)
+
+
+def check_members(path: Path, overrides: Sequence[str] = ()) -> list[Member]:
+    """Every run that a recipe's file means, each held against the schema.
+
+    `--set matrix=NAME` chooses one, and `--set matrix.KEY=[...]` adds a key to the grid. Raises UserError if the file
+    cannot be read, or not as YAML, and with all that is wrong with the matrix itself.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -83,10 +114,51 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RecipeFile 
             values[key] = {}  # all its lines are comments
     if values.get("phases", ()) is None:
         values["phases"] = []
+    choices = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "matrix"]
+    overrides = [text for text in overrides if text.partition("=")[0].strip() != "matrix"]
     faults = [fault for text in overrides for fault in apply_override(values, text)]
     lines = with_names(lines, values)
     doubtful = {text.partition("=")[0].partition(".")[0].strip() for text in overrides if faults}
-    file = RecipeFile(path, Recipe.model_construct(), lines, tuple(overrides))
+    file = RecipeFile(path, Recipe.model_construct(), lines, tuple(overrides), frozenset(doubtful))
+    if "matrix" not in values:
+        if choices:
+            faults.append(Fault("--set matrix", f"{path} has no matrix.", "Leave it out."))
+        return [_check(values, file, faults)]
+    matrix, name = values.pop("matrix"), str(values.get("name"))
+    found, wrong = cells(matrix, name, file.where)
+    wrong += _overridden(found, overrides)
+    for choice in choices:
+        chosen = [cell for cell in found if choice in (cell.label, f"{name}-{cell.label}")]
+        if not chosen and not wrong:
+            known = did_you_mean(choice, [cell.label for cell in found])
+            wrong.append(Fault("--set matrix", f'none of its runs is called "{choice}".', known))
+        found = chosen
+    if wrong or not isinstance(values.get("name"), str):
+        raise UserError([*faults, *_check(values, file, wrong).faults])
+    return [_check(values, replace(file, cell=cell), faults) for cell in found]
+
+
+def _overridden(found: Sequence[Cell], overrides: Sequence[str]) -> list[Fault]:
+    """Overrides of what the matrix decides."""
+    keys = dict.fromkeys(key for cell in found for key in cell.settings)
+    given = [text.partition("=")[0].strip() for text in overrides]
+    fix = "Write `--set matrix.{0}=[...]`, or choose one run with `--set matrix=NAME`."
+    return [
+        Fault(f"--set {text}", f"the matrix gives each run a {key} of its own.", fix.format(key))
+        for text in given
+        for key in keys
+        if f"{key}.".startswith(f"{text}.") or f"{text}.".startswith(f"{key}.")
+    ]
+
+
+def _check(values: dict[str, Any], file: RecipeFile, faults: Sequence[Fault]) -> Member:
+    """One run, of these values with its cell's settings, held against the schema; `faults` are known already."""
+    faults, values = list(faults), dict(json.loads(json.dumps(values, default=str)))
+    for key, value in file.cell.settings.items() if file.cell else ():
+        faults += [Fault(file.where(key), *problem) for problem in put(values, key, value)]
+    if file.cell:
+        values["name"] = f"{values['name']}-{file.cell.label}"
+    doubtful = set(file.doubtful)
     try:
         recipe = _validate(values)
     except ValidationError as error:
@@ -95,9 +167,9 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RecipeFile 
         try:
             recipe = _validate(_without(values, [detail["loc"][:2] for detail in error.errors()]))
         except ValidationError:
-            return None, faults
-    recipe = _resolve(recipe, path.absolute().parent)
-    return RecipeFile(path, recipe, lines, tuple(overrides), frozenset(doubtful)), faults
+            return Member(None, tuple(faults))
+    recipe = _resolve(recipe, file.path.absolute().parent)
+    return Member(replace(file, recipe=recipe, doubtful=frozenset(doubtful)), tuple(faults))
 
 
 def _validate(values: Mapping[str, Any]) -> Recipe:
@@ -133,22 +205,34 @@ def apply_override(values: dict[str, Any], text: str) -> list[Fault]:
         return [Fault(f"--set {key}", f"{value!r} is no YAML value: {explain_syntax(value, error)[1]}.", fix)]
     except ValueError:
         return [Fault(f"--set {key}", f"{value!r} holds an alias of what it stands in.", "Remove that *alias.")]
-    *sections, last = key.split(".")
-    if sections[:1] == ["phases"]:
+    if key.startswith("matrix."):  # whose keys are dotted themselves
+        grid = values.setdefault("matrix", {})
+        if not isinstance(grid, dict):
+            return [Fault(f"--set {key}", "the matrix is a list, to which no key can be added.", "Change the file.")]
+        grid[key.removeprefix("matrix.")] = parsed
+        return []
+    return [Fault(f"--set {key}", *problem) for problem in put(values, key, parsed)]
+
+
+def put(values: dict[str, Any], key: str, value: object) -> list[tuple[str, str]]:
+    """Set a dotted key, that of a phase by its name; sections are made where they are not there. What is wrong with it,
+    if anything, and what to do."""
+    *around, last = key.split(".")
+    if around[:1] == ["phases"]:
         numbers = {name: number for (_, number), name in item_names(values).items()}
-        name = [*sections, last][1]
+        name = [*around, last][1]
         if name not in numbers:
             there = f"It has {', '.join(numbers)}." if numbers else "It has no phases."
-            return [Fault(f"--set {key}", f'"{name}" is no phase of the recipe.', there)]
-        if not sections[1:]:
-            return [Fault(f"--set {key}", f'"{name}" is a phase, and no key.', f"Write {key}.section.key=value.")]
-        values, sections = values["phases"][numbers[name]], sections[2:]
-    for section in sections:
+            return [(f'"{name}" is no phase of the recipe.', there)]
+        if not around[1:]:
+            return [(f'"{name}" is a phase, and no key.', f"Write {key}.section.key=value.")]
+        values, around = values["phases"][numbers[name]], around[2:]
+    for section in around:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            return [Fault(f"--set {key}", f'"{section}" is no section of the recipe.', "Write section.key=value.")]
+            return [(f'"{section}" is no section of the recipe.', "Write section.key=value.")]
         values = inner
-    values[last] = parsed
+    values[last] = value
     return []
 
 

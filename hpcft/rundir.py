@@ -153,6 +153,16 @@ class RunDir:
         return self.path / "STOP"
 
     @property
+    def waiting_file(self) -> Path:
+        """Stands while a run of a matrix has no job: the queue, or this machine, takes only some of them at once."""
+        return self.path / "waiting"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for another run of its matrix to end, with no job of its own."""
+        return self.waiting_file.exists() and not (self.path / "queued.json").exists()
+
+    @property
     def recipe(self) -> Recipe:
         """The resolved recipe, as every job reads it."""
         return Recipe.model_validate_json((self.path / "recipe.json").read_bytes())

@@ -14,7 +14,7 @@ import hpcft
 ROOT = Path(hpcft.__file__).parent
 SCHEMA = {"schema", "yamlfile", "errors"}
 RUN = {"rundir", "disk", "recipe", *SCHEMA}
-BASE = {"borrow", "ending", "interval", "template", "textrows", "recipefile", *RUN}
+BASE = {"borrow", "ending", "interval", "template", "textrows", "recipefile", "matrix", *RUN}
 ALLOWED = {
     "errors": set(),
     "interval": set(),
@@ -24,7 +24,8 @@ ALLOWED = {
     "yamlfile": {"errors"},
     "schema": {"errors"},
     "recipe": {"schema", "errors"},
-    "recipefile": {"recipe", *SCHEMA},
+    "matrix": {"schema", "errors"},
+    "recipefile": {"recipe", "matrix", *SCHEMA},
     "rundir": {"recipe", "disk", *SCHEMA},
     "borrow": RUN,
     "ending": RUN,

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import sys
 
-from hpcft.cli import clusters, data, debugging, envs, exporting, fetching, looking, steering
+from hpcft.cli import clusters, comparing, data, debugging, envs, exporting, fetching, looking, steering
 from hpcft.cli.app import app
 from hpcft.errors import UserError
 
-__all__ = ["app", "clusters", "data", "debugging", "envs", "exporting", "fetching", "looking", "main", "steering"]
+__all__ = [
+    "app",
+    "clusters",
+    "comparing",
+    "data",
+    "debugging",
+    "envs",
+    "exporting",
+    "fetching",
+    "looking",
+    "main",
+    "steering",
+]
 """The modules of verbs are imported for that alone: each adds its own to `app`."""
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What a verb needs is imported in it: `hpcft --help` has 0.25 s for everything.
 
 VERBS = (
-    *("submit", "status", "why", "logs", "show", "plot", "tensorboard"),
+    *("submit", "status", "why", "logs", "show", "plot", "compare", "tensorboard"),
     *("stop", "resume", "extend", "cancel", "export", "rm", "fetch", "debug", "verify", "data", "env", "cluster"),
 )
 """As `--help` lists them: a day with a run first, what is done once for a site last."""

@@ -20,6 +20,7 @@ def fetch(
     from hpcft.launch import fetch as fetch_
 
     try:
-        fetch_.fetch(fetch_.wanted(recipe, tuple(overrides), cluster))
+        for want in fetch_.wanted(recipe, tuple(overrides), cluster):
+            fetch_.fetch(want)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

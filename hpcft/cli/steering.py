@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpcft.cli.app import Changes, ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one
+from hpcft.cli.comparing import show_comparison
 from hpcft.cli.looking import draw, verdict
 from hpcft.errors import Fault, UserError
 
 if TYPE_CHECKING:
+    from hpcft.launch.plan import Plan
     from hpcft.rundir import RunDir
 
 
@@ -27,11 +30,15 @@ def submit(
 ) -> None:
     """Start a run, a chain of jobs that trains what a recipe says."""
     from hpcft.launch import chain, dryrun, show
-    from hpcft.launch.plan import make_plan
+    from hpcft.launch.plan import make_plans
     from hpcft.launch.submission import check_folder
 
-    plan = make_plan(recipe, tuple(overrides), cluster, runs, dry=dry_run)
+    plans = make_plans(recipe, tuple(overrides), cluster, runs, dry=dry_run)
+    plan = plans[0]
     check_folder(plan.root)
+    if plans[1:]:
+        submit_matrix(plans, recipe, dry_run, wait)
+        return
     if dry_run:
         dryrun.print_plan(plan)
         return
@@ -41,6 +48,29 @@ def submit(
     print(outlook)
     if wait:
         wait_for(run)
+
+
+def submit_matrix(plans: list[Plan], recipe: Path, dry_run: bool, wait: bool) -> None:
+    """Start the runs of a matrix, or show what they would be."""
+    from hpcft.launch import show_sweep, sweep, watch
+
+    if dry_run:
+        show_sweep.print_plans(plans)
+        return
+    show_sweep.print_outlook(plans)
+    submitted = sweep.submit(plans, plans[0].root)
+    show_sweep.print_submitted(submitted, recipe)
+    if not wait:
+        return
+    runs = [placed.run for placed in submitted.runs]
+    try:
+        statuses = [watch.follow(run) for run in runs]
+    except KeyboardInterrupt:
+        print(f"\nThe runs go on. `hpcft compare {recipe}` shows them.")
+        raise typer.Exit(130) from None
+    show_comparison(runs)
+    if any(status.state != "finished" for status in statuses):
+        raise typer.Exit(1)
 
 
 def wait_for(run: RunDir) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,18 +39,24 @@ def draw(stitched: Stitched, out: Path, title: str, phases: Sequence[tuple[str, 
     `phases` are (name, steps done before it, steps done after it), and are marked. Raises ValueError for another
     suffix, and where no job has logged a loss yet; OSError if it cannot write.
     """
+    drawable = out.suffix in (".png", ".svg")
+    if drawable and not any(stitched.kept(tag) or stitched.superseded(tag) for tag in (TRAIN, VALIDATION)):
+        raise ValueError("There is nothing to draw yet: no job of this run has logged a loss.")
+    write_picture(out, lambda figure: _fill(figure, stitched, title, phases), (11.0, 6.0))
+
+
+def write_picture(out: Path, fill: Callable[["Figure"], None], size: tuple[float, float]) -> None:
+    """Writes what `fill` draws on a figure of this size, in inches, to `out`; raises as `draw` does."""
     if out.suffix not in (".png", ".svg"):
         raise ValueError(f"{out}: a picture is .png or .svg, not {out.suffix!r}.")
-    if not any(stitched.kept(tag) or stitched.superseded(tag) for tag in (TRAIN, VALIDATION)):
-        raise ValueError("There is nothing to draw yet: no job of this run has logged a loss.")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11.0, 6.0), dpi=150, layout="constrained", facecolor="white")
+        figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
-        _fill(figure, stitched, title, phases)
+        fill(figure)
         with contextlib.suppress(FileExistsError):  # if it is a file, that is said when we write there
             out.parent.mkdir(parents=True)
         temporary = out.with_name(f".{out.stem}-{secrets.token_hex(4)}{out.suffix}")
@@ -102,7 +108,7 @@ def _fill(figure: "Figure", stitched: Stitched, title: str, phases: Sequence[tup
             before = points[-1:]
     _mark_starts(axes, drawn, colours)
     _mark_phases(axes, phases)
-    _dress(axes, title, 38 if phases else 22)
+    dress(axes, title, "step", 38 if phases else 22)
     _explain(axes, stitched, drawn)
 
 
@@ -200,11 +206,13 @@ def _mark_phases(axes: "Axes", phases: Sequence[tuple[str, int, int]]) -> None:
         )  # fmt: skip
 
 
-def _dress(axes: "Axes", title: str, pad: float) -> None:
+def dress(axes: "Axes", title: str, below: str, pad: float = 22) -> None:
+    """Title, grid and scales as all our pictures have them; `below` is said of the axis of steps, `pad` are the points
+    between plot and title."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK, pad=pad)
-    axes.set_xlabel("step", color=_INK)
+    axes.set_xlabel(below, color=_INK)
     axes.set_ylabel("loss", color=_INK)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10], integer=True))

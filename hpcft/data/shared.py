@@ -7,14 +7,42 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hpcft.data.features import Features, files_in, stored_features
 from hpcft.data.preparation import digest
-from hpcft.disk import sync_folder
+from hpcft.disk import Lock, sync_folder
+from hpcft.errors import UserError
 
+PAUSE = 0.5
+"""Seconds between two looks of one that waits."""
 UNUSED_DAYS = 30
 """What no run has taken for so long, and none has any more, goes when the next is put there."""
+
+
+@contextlib.contextmanager
+def turn(shared: Path, source: str, poll: Callable[[], None]) -> Iterator[None]:
+    """A block in which no other run makes features of this source, once one that does is done; `poll` is called
+    meanwhile, and may raise to give up. Where no lock can be had, nobody waits, and each makes its own.
+    """
+    lock = Lock(shared / f".making-{source}")
+    try:
+        shared.mkdir(exist_ok=True, mode=0o700)
+        mine = lock.take()
+    except (UserError, OSError):
+        yield
+        return
+    if not mine:
+        print("hpcft: another run prepares the same rows; this one takes them over then", flush=True)
+    while not mine:
+        poll()
+        mine = lock.take(patience=PAUSE)
+    try:
+        yield
+    finally:
+        lock.path.unlink(missing_ok=True)
+        lock.drop()
 
 
 def take(shared: Path, source: str, folder: Path) -> Features | None:

@@ -25,7 +25,7 @@ from hpcft.job.processes import Death, die_with_parent
 from hpcft.job.queueing import Queueing
 from hpcft.job.scratch import scratch_folder
 from hpcft.job.workers import REFUSED, Workers
-from hpcft.launch import chain, envfacts, hub, local, nodes, notice, slurm
+from hpcft.launch import chain, envfacts, hub, local, nodes, notice, slurm, sweep
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.envfit import modules_needed
 from hpcft.launch.jobstatus import LIVE
@@ -66,9 +66,23 @@ def run_job(run_path: str, number: int) -> str:
     try:
         ending = supervise(run, job, signals)
         notice.tell(run, job)
+        hand_on(run)
         return ending
     finally:
         lock.drop()
+
+
+def hand_on(run: RunDir) -> None:
+    """Where this run is over, queue one of its matrix that has waited for that; on this machine the keeper does."""
+    if not (run.finished or run.halted or run.stop_file.exists()):
+        return
+    try:
+        cluster = chain.run_cluster(run)
+        if cluster.kind == "slurm" and cluster.jobs_may_submit:
+            for other in sweep.start_next(run, leaving=1):
+                print(f"hpcft: {other.name}, the next run of the matrix, is queued", flush=True)
+    except (UserError, OSError) as error:
+        print(f"hpcft: the next run of the matrix could not be queued: {error}", file=sys.stderr, flush=True)
 
 
 def supervise(run: RunDir, job: JobDir, signals: Signals) -> str:

@@ -35,10 +35,11 @@ def submit(plan: Plan, root: Path) -> RunDir:
     together. What a kill leaves is a run without queued.json, which the next submit, or `hpcft resume`, settles.
     """
     make_root(root)
-    _clear_unfinished(root)
-    given = _given(plan)
+    clear_unfinished(root)
+    given = given_by(plan)
     for run in find_runs(root):
-        if (run.path / "queued.json").exists() or not _same_name(run, plan.recipe.name):
+        settled = run.waits or (run.path / "queued.json").exists()
+        if settled or not _same_name(run, plan.recipe.name):
             continue
         with submitting(run) as mine:
             if not mine or (run.path / "queued.json").exists():
@@ -47,7 +48,7 @@ def submit(plan: Plan, root: Path) -> RunDir:
                 fill(run)
                 return run
             discard(run)
-    lock, run = _make_run(plan, root, given)
+    lock, run = make_run(plan, root, given)
     try:
         fill(run)
     except UserError:
@@ -66,6 +67,7 @@ def fill(run: RunDir) -> list[JobDir]:
     running = [job for job in run.jobs() if job.started and not job.ended]  # of a submit that was killed at its end
     waiting = _fill_up(run, max(1, wanted - len(running)), running, cluster)
     write_json(run.path / "queued.json", {"time": time.time()})
+    run.waiting_file.unlink(missing_ok=True)
     return waiting
 
 
@@ -197,7 +199,8 @@ def rebuild_submission(run: RunDir, number: int, after: tuple[str, ...]) -> Subm
     return make_submission(run, number, after, run.recipe, run_cluster(run), run_env(run), tuple(nodes.excluded(run)))
 
 
-def _given(plan: Plan) -> dict[str, object]:
+def given_by(plan: Plan) -> dict[str, object]:
+    """What a submission of this plan is made of, but for the time."""
     given: dict[str, object] = {"recipe": plan.recipe.model_dump(mode="json")}
     return {**given, "cluster": plan.cluster.model_dump(mode="json"), "env": str(plan.env.prefix)}
 
@@ -226,7 +229,7 @@ def alone(run: RunDir) -> Iterator[None]:
         yield
 
 
-def _clear_unfinished(root: Path) -> None:
+def clear_unfinished(root: Path) -> None:
     """Remove hidden folders of submits that were killed before they had a name."""
     for path in root.glob(".new-*"):
         with locked(_submit_lock(path).path) as mine:
@@ -260,7 +263,7 @@ def _with_own_files(recipe: Recipe, folder: Path, final: Path) -> Recipe:
     return recipe
 
 
-def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, RunDir]:
+def make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, RunDir]:
     """A run directory with all that jobs read, under the first free name, and its submit lock, which is ours."""
     folder = root / f".new-{uuid.uuid4().hex[:12]}"
     folder.mkdir(mode=0o700)
@@ -270,6 +273,8 @@ def _make_run(plan: Plan, root: Path, given: dict[str, object]) -> tuple[Lock, R
     (folder / "jobs").mkdir(mode=0o700)
     shutil.copy(plan.file.path, folder / "recipe.yaml")
     write_json(folder / "submission.json", {**given, "time": time.time()}, durable=False)
+    if "matrix" in given:
+        RunDir(folder).waiting_file.touch(mode=0o600)
     with ThreadPoolExecutor() as pool:
         sync = pool.submit(make_durable, folder / "submission.json")
         described = pool.submit(provenance.describe, plan.file.path, recipe, plan.file.overrides)

@@ -62,6 +62,7 @@ SETTLED = {
     "name": "the run's directory and its jobs are called so.",
     "cluster": "its jobs are recorded in the queue of that cluster.",
     "env": "its jobs were recorded in that env.",
+    "matrix": "it is one run of it.",
     "task": "its rows are tokenised once, for this one.",
     "model": "its checkpoints are of this one.",
     "data": "its rows are tokenised once, in the first job.",

@@ -57,6 +57,8 @@ class RunFacts:
     halted: dict[str, Any] | None
     queued: bool
     """Whether the submission came to its end."""
+    waits: bool
+    """Whether it has no job yet, since another run of its matrix has to end first."""
     stop: bytes | None
     """What stands in STOP; None if the user wants no pause."""
     submitted_before: int
@@ -115,6 +117,7 @@ def read_facts(run: RunDir) -> RunFacts:
         fact("finished.json"),
         fact("halted.json"),
         "queued.json" in there,
+        "waiting" in there and "queued.json" not in there,
         _stop(run) if "STOP" in there else None,
         int((fact("resume.json") or {"submitted": 0})["submitted"]),
         _newest_saved(run) if "checkpoints" in there else None,

@@ -26,7 +26,7 @@ from hpcft.launch.room import gigabytes
 from hpcft.launch.slurm import own_words, scrubbed_environment
 from hpcft.launch.slurm_transfer import transfer_command
 from hpcft.recipe import Model
-from hpcft.recipefile import read_recipe
+from hpcft.recipefile import RecipeFile, check_members
 from hpcft.rundir import RunDir
 
 DOWNLOAD = (
@@ -59,15 +59,22 @@ class Wanted:
         return transfer_command(self.cluster, [*python, self.model.path, revision, str(cache)], self.account)
 
 
-def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> Wanted:
-    """The model of a recipe, or of a run, for its folder. Raises UserError."""
+def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> list[Wanted]:
+    """The models of a recipe, of which a matrix may have several, or of a run, for its folder. Raises UserError."""
     if (path / "recipe.json").is_file():
         if overrides or cluster_name:
             raise UserError(Fault(str(path), "is a run: its recipe and cluster are settled.", "Leave out the options."))
         run = RunDir(path.absolute())
         account = run.recipe.resources.account
-        return Wanted(str(path), run_model(run), chain.run_cluster(run), chain.run_env(run), account)
-    file = read_recipe(path, overrides)
+        return [Wanted(str(path), run_model(run), chain.run_cluster(run), chain.run_env(run), account)]
+    members = check_members(path, overrides)
+    if faults := list(dict.fromkeys(fault for member in members for fault in member.faults)):
+        raise UserError(faults)
+    found = [_wanted(member.file, cluster_name) for member in members if member.file]
+    return list({(want.model.path, want.model.revision): want for want in found}.values())
+
+
+def _wanted(file: RecipeFile, cluster_name: str | None) -> Wanted:
     faults: list[Fault] = []
     cluster = env = None
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpcft.disk import locked, write_json
 from hpcft.ending import close_gone
-from hpcft.launch import chain, local, notice
+from hpcft.launch import chain, local, notice, sweep
 from hpcft.launch.scheduler import Payload
 from hpcft.rundir import JobDir, RunDir
 
@@ -39,6 +39,7 @@ def keep(run: RunDir) -> None:
             chain.top_up(run, job.number)
         # After the lock is dropped, the outer loop looks once more: a job recorded meanwhile saw us still there.
         lock.drop()
+    sweep.start_next(run)
 
 
 def run_one(run: RunDir, job: JobDir) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from hpcft.errors import Fault, UserError
@@ -17,13 +18,13 @@ from hpcft.launch.fit import fit, wrong_site
 from hpcft.launch.hub import absence_fault, model_folder
 from hpcft.launch.inputs import recipe_faults
 from hpcft.launch.predecessor import with_model_of_run
-from hpcft.launch.room import room_faults
+from hpcft.launch.room import disk, gigabytes, room_faults
 from hpcft.launch.site import impossible
-from hpcft.launch.slurm_site import read_partitions
+from hpcft.launch.slurm_site import Partition, read_partitions
 from hpcft.launch.submission import Submission, job_walltime, make_submission
 from hpcft.launch.weights import count_parameters, count_trained
 from hpcft.recipe import Recipe
-from hpcft.recipefile import RecipeFile, check_recipe
+from hpcft.recipefile import Member, RecipeFile, check_members, check_recipe
 from hpcft.rundir import RunDir
 from hpcft.schema import expand
 
@@ -71,6 +72,60 @@ def make_plan(
     A plan for a dry run may be too large for the card, and says so.
     """
     file, faults = check_recipe(path, overrides)
+    return _planned(Member(file, tuple(faults)), cluster_name, runs, dry, read_partitions)
+
+
+def make_plans(
+    path: Path, overrides: tuple[str, ...], cluster_name: str | None, runs: Path | None = None, dry: bool = False
+) -> list[Plan]:
+    """The plan for each run that a recipe file means. Raises UserError with all faults of all of them at once."""
+    members = check_members(path, overrides)
+    partitions = cache(read_partitions)  # Slurm is asked once
+    plans: list[Plan] = []
+    found: dict[Fault, list[str]] = {}
+    for member in members:
+        try:
+            plans.append(_planned(member, cluster_name, runs, dry, partitions))
+        except UserError as error:
+            label = member.file.cell.label if member.file and member.file.cell else ""
+            for fault in error.faults:
+                found.setdefault(fault, []).append(label)
+    if found:
+        raise UserError([of_some(fault, labels, len(members)) for fault, labels in found.items()])
+    if plans[1:] and (crowd := _room_for_all(plans)):
+        raise UserError(crowd)
+    return plans
+
+
+def of_some(fault: Fault, labels: list[str], members: int) -> Fault:
+    """The fault with the runs of the matrix that have it, where not all do."""
+    if len(labels) == members:
+        return fault
+    names = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if labels[3:] else "")
+    return replace(fault, where=f"{fault.where} ({names})")
+
+
+def _room_for_all(plans: Sequence[Plan]) -> Fault | None:
+    """That the runs of a matrix have no room beside each other; each alone has."""
+    known = [plan for plan in plans if plan.parameters is not None]
+    needs = [disk(plan.recipe, plan.cluster, plan.root, plan.parameters or 0, plan.trained) for plan in known]
+    total, least = sum(need.needed for need in needs), min((need.free for need in needs), default=0)
+    if total <= least:
+        return None
+    file = plans[0].file
+    what = f"the {len(plans)} runs take {gigabytes(total)}, and {gigabytes(least)} are free in {plans[0].root}."
+    fix = "Keep fewer with train.keep_checkpoints, or name another folder with --runs."
+    return Fault(file.where("matrix"), what, fix)
+
+
+def _planned(
+    member: Member,
+    cluster_name: str | None,
+    runs: Path | None,
+    dry: bool,
+    ask: Callable[[], dict[str, Partition] | None],
+) -> Plan:
+    file, faults = member.file, list(member.faults)
     if file is None:
         raise UserError(faults)
     site = env = root = parameters = trained = overfull = None
@@ -89,7 +144,7 @@ def make_plan(
     faults += recipe_faults(file)
     if site is not None and not file.doubtful & {"cluster", "train", "resources"}:
         unfit = list(fit(file, site.cluster))
-        if site.cluster.kind == "slurm" and not unfit and (partitions := read_partitions()):
+        if site.cluster.kind == "slurm" and not unfit and (partitions := ask()):
             unfit += impossible(file, site, partitions)
         faults += unfit
     if site is not None and "model" not in file.doubtful:

@@ -27,6 +27,7 @@ STATE_COLOURS = {
     "finished": "green",
     "running": "cyan",
     "queued": "yellow",
+    "waiting": "yellow",
     **dict.fromkeys(("halted", "half-submitted", "broken off", "unknown"), "red"),
 }
 

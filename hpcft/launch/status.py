@@ -38,6 +38,7 @@ PHASE_WORDS = {
 }
 SPEEDS = ("tokens_per_second", "trained_tokens_per_second", "padding_share", "mfu", "gpu_memory_peak")
 """What the running job says of itself, beside its loss."""
+TURN = "waits until another run of its matrix ends"
 SILENCE = 60.0
 """Seconds without a heartbeat after which that is said; it is renewed every second."""
 
@@ -50,7 +51,7 @@ class RunStatus:
     dir: str
     cluster: str
     state: str
-    """finished, halted, stopped, running, queued, half-submitted, cancelled, broken off, or unknown."""
+    """finished, halted, stopped, running, queued, waiting, half-submitted, cancelled, broken off, or unknown."""
     note: str
     """What to do or know, in words."""
     queue: str
@@ -170,7 +171,7 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         cluster=run.cluster,
         state=state,
         note=note,
-        queue=_queue_words(jobs, lost, run.kind),
+        queue=_queue_words(jobs, lost, run.kind) if state != "waiting" else TURN,
         says=_own_words(run, beat, now) + _phase_words(run, beat, recipe_phase),
         step=step,
         total_steps=total,
@@ -204,6 +205,8 @@ def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, s
     if halted := run.halted:
         fix = str(halted["fix"]).replace("`hpcft logs`", f"`hpcft why {name}` and `hpcft logs {name}`")
         return "halted", f"{halted['reason']} {fix}".strip()
+    if run.waits and not run.jobs:
+        return "waiting", ""
     half = "half-submitted", f"`hpcft resume {name}` completes it, `hpcft cancel {name}` undoes it."
     # A job that has started was released: the kill came after that, and all is as it should be.
     if not run.queued and not any(job.started for job in run.jobs):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hpcft.disk import write_json, write_whole
 from hpcft.ending import close_gone, close_waiting, last_granted
 from hpcft.errors import Fault, UserError
-from hpcft.launch import chain, changes
+from hpcft.launch import chain, changes, sweep
 from hpcft.launch.drift import drift, tokenised
 from hpcft.launch.envdrift import env_notes
 from hpcft.launch.envfit import env_faults
@@ -60,7 +60,7 @@ def resume(run: RunDir, overrides: Sequence[str] = ()) -> Resumed:
 def _resumable(run: RunDir, overrides: Sequence[str]) -> bool:
     """Whether its submit was killed half-way. Raises UserError for a run that cannot be resumed now."""
     status = read_status([run])[0]
-    half = status.state == "half-submitted"
+    half = status.state in ("half-submitted", "waiting")
     if status.state == "finished":
         raise UserError(Fault(run.name, f"is finished: {run.final_model} holds the model.", "Submit a new run."))
     if status.state in ("running", "queued"):
@@ -74,7 +74,8 @@ def _resumable(run: RunDir, overrides: Sequence[str]) -> bool:
         raise UserError(Fault(run.name, "has a job that is still ending.", "Try again in a minute."))
     if half and overrides:
         fix = f"`hpcft resume {run.name}` completes it as it is, `hpcft cancel {run.name}` undoes it."
-        raise UserError(Fault(run.name, "is half submitted, and cannot change meanwhile.", fix))
+        what = "waits" if status.state == "waiting" else "is half submitted"
+        raise UserError(Fault(run.name, f"{what}, and cannot change meanwhile.", fix))
     return half
 
 
@@ -155,4 +156,5 @@ def cancel(run: RunDir) -> list[JobDir]:
     queue.cancel(open_jobs, list(marked))
     for job in open_jobs:
         close_waiting(job)
+    sweep.start_next(run)  # no job of it may be left that would do so
     return open_jobs

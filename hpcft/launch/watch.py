@@ -23,7 +23,7 @@ ASK_INTERVAL = {"slurm": 30.0, "local": 0.0}
 """Seconds between two questions to the scheduler while one waits; files are read in between."""
 PAUSE = 2.0
 """Seconds between two looks at the files on a terminal."""
-GOING_ON = ("running", "queued", "unknown")
+GOING_ON = ("running", "queued", "waiting", "unknown")
 
 
 def watch_runs(runs: Sequence[RunDir], *, details: bool) -> None:

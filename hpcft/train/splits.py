@@ -57,8 +57,22 @@ def _make(folder: Path, split: str, run: RunDir, recipe: Recipe, tokenizer: Any,
     if selection is not None:
         _report(run, folder.relative_to(run.features).as_posix(), place, selection)
     source = source_of(split, recipe, tokenizer, selection)
-    if shared.take(common, source, folder) is not None:
-        return
+    with shared.turn(common, source, control.poll):
+        if shared.take(common, source, folder) is None:
+            _tokenise(folder, split, source, selection, recipe, tokenizer, control)
+            shared.leave(common, source, folder)
+
+
+def _tokenise(
+    folder: Path,
+    split: str,
+    source: str,
+    selection: Selection | None,
+    recipe: Recipe,
+    tokenizer: Any,
+    control: Control,
+) -> None:
+    place = place_of(recipe, split)
     task = make_task(recipe, tokenizer)
 
     def chunks(done: int, carry: Sequence[int]) -> Iterator[Chunk]:
@@ -75,7 +89,6 @@ def _make(folder: Path, split: str, run: RunDir, recipe: Recipe, tokenizer: Any,
         prepare(folder, source, chunks, control.poll)
     except UserError as error:
         raise in_source(error, place, selection) from None
-    shared.leave(common, source, folder)
 
 
 def _report(run: RunDir, split: str, place: Path, selection: Selection) -> None:

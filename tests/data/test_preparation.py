@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -192,3 +193,43 @@ def test_what_no_run_holds_any_more_goes_after_a_month(tmp_path: Path) -> None:
         os.utime(common / name, (0, 0))
     shared.leave(common, "new", prepare(tmp_path / "new", "new", chunks(4), lambda: None).folder)
     assert sorted(path.name for path in common.iterdir()) == ["held", "new"]
+
+
+def test_of_two_runs_of_the_same_rows_the_second_waits_for_the_first(tmp_path: Path) -> None:
+    common, looks = tmp_path / "shared", []
+    with shared.turn(common, "source", lambda: None):
+        process = multiprocessing.get_context("fork").Process(target=take_turn, args=(common, tmp_path / "two"))
+        process.start()
+        process.join(1.0)
+        assert process.is_alive()
+        made = prepare(tmp_path / "one" / "train", "source", chunks(4), lambda: looks.append(1))
+        shared.leave(common, "source", made.folder)
+    process.join(30.0)
+    assert process.exitcode == 0, "it has taken over what the first made"
+    assert [path.name for path in common.iterdir()] == ["source"]
+
+
+def take_turn(common: Path, folder: Path) -> None:
+    """Exit code 0 if there is something to take over when it is our turn, after a look whether to stop."""
+    looks: list[int] = []
+    with shared.turn(common, "source", lambda: looks.append(1)):
+        found = bool(looks) and shared.take(common, "source", folder) is not None
+    os._exit(0 if found else 1)
+
+
+def test_whoever_waits_for_its_turn_can_be_stopped(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise InterruptedError
+
+    with (
+        shared.turn(tmp_path / "shared", "source", lambda: None),
+        pytest.raises(InterruptedError),
+        shared.turn(tmp_path / "shared", "source", stop),
+    ):
+        pass
+
+
+def test_where_no_lock_can_be_had_nobody_waits(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with shared.turn(tmp_path / "file", "source", lambda: None):
+        pass
