@@ -251,11 +251,15 @@ def pin_revision(model: Model, record: Path) -> Model:
 
 
 def load_tokenizer(model: Model) -> Any:
-    """The tokenizer beside the model. Raises UserError if it does not load."""
+    """The tokenizer beside the model, which neither pads nor cuts. Raises UserError if it does not load."""
     try:
-        return AutoTokenizer.from_pretrained(model.path, revision=model.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision or "main")
     except UNLOADABLE as error:
         raise UserError(loading_fault("tokenizer", model.path, error)) from error
+    if tokenizer.is_fast:  # the file of a sentence encoder may ask for both, to a length of its own
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
 
 
 def load_model(model: Model, device: torch.device | None = None, head: Head = LANGUAGE) -> LossModel:

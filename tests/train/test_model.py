@@ -14,8 +14,8 @@ from transformers.activations import NewGELUActivation
 from hpcft.data.batches import Batch
 from hpcft.errors import UserError
 from hpcft.recipe import Model
-from hpcft.train.model import LossModel, load_model, packed_positions, packs_exactly
-from tests.parts import make_tiny_gpt2
+from hpcft.train.model import LossModel, load_model, load_tokenizer, packed_positions, packs_exactly
+from tests.parts import make_tiny_gpt2, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,14 @@ def test_a_folder_that_holds_no_model_says_so(tmp_path: Path) -> None:
         load_model(Model(path=str(tmp_path)))
     assert str(error.value).startswith(f"{tmp_path}: the model does not load: ")
     assert str(error.value).endswith("Check model.path, and that compute nodes reach the hub if it is a hub id.")
+
+
+def test_a_tokenizer_whose_file_asks_for_padding_and_a_cut_does_neither(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer()
+    tokenizer.backend_tokenizer.enable_padding(length=64, pad_id=0)
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.save_pretrained(tmp_path)
+    text = "a node waits for the queue, and the queue for the node"
+    found = load_tokenizer(Model(path=str(tmp_path))).backend_tokenizer.encode(text).ids
+    assert found == train_tokenizer().backend_tokenizer.encode(text).ids
+    assert len(found) > 4
