@@ -137,13 +137,9 @@ def verdict(run: RunDir) -> str:
 
 def job_curves(run: RunDir) -> list[Any]:
     """The run's jobs as the stitcher wants them."""
-    from hpcft.curves.stitch import JobCurve
+    from hpcft.curves import jobs
 
-    return [
-        JobCurve(job.label, job.number, job.attempt, job.curve, (job.resumed or {}).get("step"))
-        for job in run.jobs()
-        if job.submitted
-    ]
+    return [*jobs.job_curves(run)]
 
 
 def shown(run: RunDir) -> tuple[list[Any], list[Any]]:

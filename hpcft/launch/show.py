@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
@@ -256,6 +257,23 @@ def print_evaluation(run: RunDir) -> None:
     between = [(name, report) for name, file in stages if (report := read_json(run.evaluation / file))]
     for line in after_and_before(after, [("before", before), *between] if before else between):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_report(report: Mapping[str, Any], path: Path) -> None:
+    """What `hpcft evaluate` has found, label by label, and where the rest of it lies."""
+    lines = after_and_before(report)
+    console.print("\n".join(lines).replace(" after[/]", "[/]"), highlight=False, soft_wrap=True)
+    if "per_class" in report:
+        table = Table(box=None, pad_edge=False)
+        for column in ("label", "rows", "answered", "precision", "recall", "F1"):
+            table.add_column(column, justify="left" if column == "label" else "right")
+        for part in report["per_class"]:
+            shares = (f"{part[key]:.1%}" for key in ("precision", "recall"))
+            table.add_row(Text(part["label"]), str(part["rows"]), str(part["answered"]), *shares, f"{part['f1']:.3f}")
+        console.print(table)
+    beside = [path.with_suffix(ending) for ending in (".json", ".parquet", ".png")]
+    names = ", ".join(each.name for each in beside if each.exists())
+    console.print(f"{path.parent}: {names}", highlight=False, soft_wrap=True)
 
 
 def after_and_before(report: Mapping[str, Any], earlier: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> list[str]:
