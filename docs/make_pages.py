@@ -17,6 +17,7 @@ RECIPE = {
     "Train": "train",
     "Phase": "phases",
     "Evaluate": "evaluate",
+    "Generate": "evaluate.generate",
     "Resources": "resources",
     "Notify": "notify",
 }

@@ -259,6 +259,21 @@ ONE_OF = (("steps", "epochs"), ("batch_size", "batch_tokens"))
 """Keys of `train` that are given in place of each other."""
 
 
+class Generate(Section):
+    """How completions are written: in `evaluate`, for an accuracy by what the model writes, and by `hpcft generate`."""
+
+    max_new_tokens: Count = 32
+    """Tokens of a completion at most; the end-of-text token ends it earlier."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 takes the likeliest token each time (greedy); above, tokens are drawn, the more freely the higher it is."""
+    top_k: Count | None = None
+    """Draw among so many of the likeliest tokens only."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Draw among the likeliest tokens that have this probability together only (arXiv 1904.09751)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of what is drawn; the training's randomness is another."""
+
+
 class Evaluate(Section):
     """What is measured beside the training loss."""
 
@@ -268,7 +283,10 @@ class Evaluate(Section):
     """Rows of one forward pass on one process."""
     choices: tuple[str, ...] | None = None
     """Completions to choose from for each row of data.test: the likeliest is the answer, and accuracy is
-    reported before and after training."""
+    reported before and after training. Without them it is the loss of a token there (tasks instruct and corpus)."""
+    generate: Generate | None = None
+    """Let the model write its answers in place of scoring the choices; which of them it names is the answer.
+    [evaluation.md](evaluation.md) has how that is read."""
 
 
 class Resources(Section):
@@ -350,7 +368,7 @@ class Recipe(Section):
     @property
     def is_tested(self) -> bool:
         """Whether held-out rows are looked at before and after training."""
-        return bool(self.evaluate.choices or (self.has_classes and self.data.has("test")))
+        return self.data.has("test")
 
     @property
     def processes(self) -> int:

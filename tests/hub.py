@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -11,7 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+LARGE = 20_000
+"""Bytes from which on a file comes by itself."""
 
 
 @dataclass
@@ -26,6 +31,12 @@ class Hub:
     """Files that were sent, and how many bytes of each."""
     cut: int | None = None
     """Bytes of a file after which a connection breaks."""
+    made: list[dict[str, Any]] = field(default_factory=list)
+    """What was asked of it in making repositories."""
+    large: dict[str, bytes] = field(default_factory=dict)
+    """Files that came by themselves, by SHA-256, before the commit that names them."""
+    token: str | None = None
+    """What whoever writes must show."""
 
     def push(self, name: str, files: Mapping[str, bytes], ref: str = "main") -> str:
         """The new commit that this branch or tag leads to."""
@@ -91,6 +102,50 @@ class _Answer(BaseHTTPRequestHandler):
         data = files[path]
         etag = hashlib.sha256(data).hexdigest()
         return self.send(data, {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, path)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = urlsplit(self.path).path.strip("/")
+        if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            return self.refuse(401, "")
+        if path == "api/repos/create":
+            asked = json.loads(body)
+            self.hub.made.append(asked)
+            name = f"{asked.get('organization')}/{asked['name']}" if asked.get("organization") else asked["name"]
+            return self.answer({"url": f"{self.hub.url}/{name}", "name": name, "id": name})
+        if path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            modes = [{"path": file["path"], "uploadMode": "lfs" if file["size"] > LARGE else "regular",
+                      "shouldIgnore": False} for file in files]  # fmt: skip
+            return self.answer({"files": modes})
+        if path.endswith("info/lfs/objects/batch"):
+            wanted = json.loads(body)["objects"]
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{each['oid']}"}}} for each in wanted
+            ]
+            return self.answer({"transfer": "basic", "objects": objects})
+        if path.endswith("/commit/main"):
+            name, files = "/".join(path.split("/")[2:4]), {}
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    files[value["path"]] = self.hub.large[value["oid"]]
+            commit = self.hub.push(name, files)
+            return self.answer({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit,
+                                "hookOutput": "", "success": True})  # fmt: skip
+        if path == "api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
+        return self.refuse(404, "")
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.large[hashlib.sha256(data).hexdigest()] = data
+        self.send(b"", {})
+
+    def answer(self, value: object) -> None:
+        self.send(json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def send(self, data: bytes, headers: Mapping[str, str], path: str = "") -> None:
         start = 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from hpcft.cli import clusters, comparing, data, debugging, envs, exporting, fetching, looking, steering
+from hpcft.cli import asking, clusters, comparing, data, debugging, envs, exporting, fetching, looking, steering
 from hpcft.cli.app import app
 from hpcft.errors import UserError
 
 __all__ = [
     "app",
+    "asking",
     "clusters",
     "comparing",
     "data",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 VERBS = (
     *("submit", "status", "why", "logs", "show", "plot", "compare", "tensorboard"),
-    *("stop", "resume", "extend", "cancel", "export", "rm", "fetch", "debug", "verify", "data", "env", "cluster"),
+    *("stop", "resume", "extend", "cancel", "evaluate", "generate", "export", "rm"),
+    *("fetch", "debug", "verify", "data", "env", "cluster"),
 )
 """As `--help` lists them: a day with a run first, what is done once for a site last."""
 

@@ -22,12 +22,17 @@ def export(
         int | None, typer.Option("--checkpoint", metavar="STEP", help="Take this one, not the final model.")
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="Take the weights of the lowest validation loss.")] = False,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="OWNER/NAME", help="Put the folder on the hub, too.")
+    ] = None,
     runs: Runs = None,
 ) -> None:
-    """Write a run's model as a plain folder, adapters merged."""
+    """Write a run's model as a plain folder with its card, adapters merged."""
     from hpcft.launch.export import Export, write
 
     found = choose_one(runs, run)
-    if code := write(Export(found, out.absolute(), dtype, keep_adapter, checkpoint, best)):
+    if code := write(Export(found, out.absolute(), dtype, keep_adapter, checkpoint, best, push)):
         raise typer.Exit(code)
-    print(f"{found.name}: {out}, for AutoModelForCausalLM.from_pretrained")
+    print(f"{found.name}: {out}, for AutoModelForCausalLM.from_pretrained and transformers.pipeline")
+    if push:
+        print(f"on the hub: {push}")

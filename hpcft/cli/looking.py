@@ -137,13 +137,22 @@ def verdict(run: RunDir) -> str:
 
 def job_curves(run: RunDir) -> list[Any]:
     """The run's jobs as the stitcher wants them."""
-    from hpcft.curves.stitch import JobCurve
+    from hpcft.curves import jobs
 
-    return [
-        JobCurve(job.label, job.number, job.attempt, job.curve, (job.resumed or {}).get("step"))
-        for job in run.jobs()
-        if job.submitted
-    ]
+    return [*jobs.job_curves(run)]
+
+
+def shown(run: RunDir) -> tuple[list[Any], list[Any]]:
+    """What TensorBoard shows of a run: its jobs' curves, and the pictures in its evaluation/."""
+    from hpcft.curves.view import Picture
+    from hpcft.disk import read_json
+
+    pictures = []
+    for path in sorted(run.evaluation.glob("*.png")):
+        # The one that has all of them has no report, and belongs to no step.
+        step = (read_json(path.with_suffix(".json")) or {}).get("step", 0)
+        pictures.append(Picture(f"confusion/{path.stem}", step, path))
+    return job_curves(run), pictures
 
 
 @app.command()
@@ -162,6 +171,6 @@ def tensorboard(
     if not chosen:
         raise UserError(Fault(str(root), "holds no run.", "Name another folder with --runs or HPCFT_RUNS."))
     try:
-        serve({run.name: partial(job_curves, run) for run in chosen}, port)
+        serve({run.name: partial(shown, run) for run in chosen}, port)
     except RuntimeError as error:
         raise UserError(Fault("tensorboard", " ".join(str(error).split()))) from None

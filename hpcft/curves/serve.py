@@ -13,21 +13,25 @@ from pathlib import Path
 
 from hpcft.curves.server import link_by_job, link_stitched, start_tensorboard, tunnel_command
 from hpcft.curves.stitch import JobCurve
-from hpcft.curves.view import View
+from hpcft.curves.view import Picture, View
 
 POLL_SECONDS = 3.0
 
 
-def serve(runs: Mapping[str, Callable[[], Sequence[JobCurve]]], port: int | None) -> None:
+Shown = tuple[Sequence[JobCurve], Sequence[Picture]]
+
+
+def serve(runs: Mapping[str, Callable[[], Shown]], port: int | None) -> None:
     """Return when TensorBoard has ended or Ctrl-C was pressed; the views, on local disk, are gone then.
 
-    `runs` gives for each name the jobs as they are at that moment. Raises RuntimeError if TensorBoard does not start.
+    `runs` gives for each name the jobs and pictures as they are at that moment. Raises RuntimeError if TensorBoard does
+    not start.
     """
     root = Path(tempfile.mkdtemp(prefix="hpcft-tensorboard-"))
     try:
         views = {name: View(root / name) for name in runs}
-        for name, jobs in runs.items():
-            views[name].poll(jobs())
+        for name, shown in runs.items():
+            views[name].poll(*shown())
         server = start_tensorboard(root, port=port)
         try:
             full = socket.getfqdn()  # localhost where the resolver knows no better
@@ -45,16 +49,14 @@ def serve(runs: Mapping[str, Callable[[], Sequence[JobCurve]]], port: int | None
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _keep_up(
-    views: Mapping[str, View], runs: Mapping[str, Callable[[], Sequence[JobCurve]]], wait: Callable[..., int]
-) -> None:
+def _keep_up(views: Mapping[str, View], runs: Mapping[str, Callable[[], Shown]], wait: Callable[..., int]) -> None:
     while True:
         try:
             wait(timeout=POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            for name, jobs in runs.items():
+            for name, shown in runs.items():
                 with contextlib.suppress(OSError):  # a later poll makes good what is missing
-                    views[name].poll(jobs())
+                    views[name].poll(*shown())
         except KeyboardInterrupt:
             return
         else:

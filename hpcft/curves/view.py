@@ -7,10 +7,11 @@ import fcntl
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hpcft.curves.events import file_name, scalar_event, start_event, version_event
+from hpcft.curves.events import file_name, image_event, scalar_event, start_event, version_event
 from hpcft.curves.frames import encode_frames
 from hpcft.curves.points import Points, join_points
 from hpcft.curves.rewind import Curves, plan_update
@@ -22,7 +23,18 @@ RELOAD_SECONDS = 5
 """How often our TensorBoard looks for new data."""
 SECONDS_AWAY = 2 * RELOAD_SECONDS + 1
 """A directory that must begin anew stays away this long, so that TensorBoard notices and forgets it."""
+PICTURES = "evaluation"
+"""The name of the TensorBoard run that holds pictures."""
 _MARK = ".hpcft-view"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG of the run's, and where TensorBoard shows it."""
+
+    tag: str
+    step: int
+    path: Path
 
 
 class View:
@@ -48,9 +60,10 @@ class View:
         self._stitcher = Stitcher()
         self._shown: dict[str, Curves] = {}
         self._away_until: dict[str, float] = {}
+        self._pictures: dict[Picture, float] = {}
 
-    def poll(self, jobs: Sequence[JobCurve]) -> Stitched:
-        """The curves of `jobs` (oldest first), after the directory was brought up to date with them.
+    def poll(self, jobs: Sequence[JobCurve], pictures: Sequence[Picture] = ()) -> Stitched:
+        """The curves of `jobs` (oldest first), after the directory was brought up to date with them and the pictures.
 
         A TensorBoard run whose first points were superseded is away for `SECONDS_AWAY` and returns at a
         later poll. Raises OSError when the view cannot be written; a later poll makes good what is missing.
@@ -62,7 +75,29 @@ class View:
         for name, curves in wanted.items():
             if time.monotonic() >= self._away_until.get(name, 0.0):
                 self._update(name, curves)
+        for picture in pictures:
+            self._show(picture)
         return stitched
+
+    def _show(self, picture: Picture) -> None:
+        """Put a picture behind the others, unless it is there; one that was drawn anew is shown at its step again."""
+        try:
+            drawn, png = picture.path.stat().st_mtime, picture.path.read_bytes()
+        except OSError:
+            return  # of a run that is being removed
+        if self._pictures.get(picture) == drawn:
+            return
+        path = self._directory / PICTURES / file_name(1)
+        path.parent.mkdir(exist_ok=True)
+        first = [] if path.exists() else [version_event(drawn)]
+        try:
+            with path.open("ab") as file:
+                file.write(encode_frames([*first, image_event(picture.tag, png, picture.step, drawn)]))
+        except OSError:
+            shutil.rmtree(path.parent, ignore_errors=True)  # as above
+            self._pictures.clear()
+            raise
+        self._pictures[picture] = drawn
 
     def _update(self, name: str, wanted: Curves) -> None:
         shown = self._shown.get(name, {})

@@ -329,7 +329,7 @@ class Supervisor:
 
     def _evaluated(self) -> bool:
         """Whether this job has answered test rows that no job before it had."""
-        return any(path.stat().st_mtime > self.started for path in self.run_dir.evaluation.glob("*.json"))
+        return any(path.stat().st_mtime > self.started for path in self.run_dir.evaluation.glob("*.json*"))
 
     def _cancel_rest(self) -> None:
         notice.tell(self.run_dir, self.job)  # first: should we be killed in it, the next job is still there to do it

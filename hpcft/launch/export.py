@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import hpcft
 from hpcft.errors import Fault, UserError
-from hpcft.launch import chain
-from hpcft.launch.hub import hub_variables
-from hpcft.launch.slurm import scrubbed_environment
+from hpcft.launch.inenv import Left, call, env_faults
 from hpcft.rundir import RunDir
 
 DTYPES = ("fp32", "fp16", "bf16")
-CODE = (
-    "import runpy, sys; sys.path.insert(0, {code!r}); import hpcft; del sys.path[0]; "
-    "runpy.run_module('hpcft.train.export', run_name='__main__')"
-)
-"""Our hpcft, and all else from the env: the run's own copy may be older than this verb."""
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -34,13 +27,12 @@ class Export:
     """Step whose checkpoint is taken, in place of the final model."""
     best: bool = False
     """Take the weights that had the lowest validation loss, which `train.keep_best` keeps."""
+    push: str | None = None
+    """Repository on the hub that the folder goes to."""
 
     @property
-    def which(self) -> str:
-        """As the process that writes is told."""
-        if self.checkpoint is not None:
-            return str(self.checkpoint)
-        return (self.run.best_model if self.best else self.run.final_model).name
+    def left(self) -> Left:
+        return Left(self.run, self.checkpoint, self.best)
 
 
 def faults(export: Export) -> list[Fault]:
@@ -52,25 +44,12 @@ def faults(export: Export) -> list[Fault]:
         found.append(Fault(str(out), "exists.", "Name a new folder, or remove it."))
     elif not os.access(out.parent, os.W_OK | os.X_OK):
         found.append(Fault(str(out), f"nothing can be made in {out.parent}.", "Name another folder."))
-    steps = ", ".join(str(step) for step in run.saved_steps())
-    if export.checkpoint is not None and export.checkpoint not in run.saved_steps():
-        what = f"{run.name} has no checkpoint of step {export.checkpoint}."
-        found.append(Fault("--checkpoint", what, f"It has {steps}." if steps else "It has none yet."))
-    if export.best and export.checkpoint is not None:
-        found.append(Fault("--best", "--checkpoint is given too.", "Leave out one of the two."))
-    elif export.best and not run.best_model.is_dir():
-        found.append(
-            Fault("--best", f"{run.name} has no best/.", "train.keep_best makes one at each better evaluation.")
-        )
-    if export.checkpoint is None and not export.best and not run.finished:
-        fix = f"Add --checkpoint with one of the steps {steps}." if steps else "It has no checkpoint yet either."
-        found.append(Fault(run.name, "is not finished.", fix))
+    found += export.left.faults()
     if export.keep_adapter and not run.recipe.lora:
         found.append(Fault("--keep-adapter", f"{run.name} has no adapter.", "Leave it out."))
-    python = chain.run_env(run).python
-    if not os.access(python, os.X_OK):
-        found.append(Fault(run.name, f"its env has no python any more: {python}.", "Make it again there."))
-    return found
+    if export.push is not None and not REPOSITORY.fullmatch(export.push):
+        found.append(Fault("--push", f'"{export.push}" names no repository.', "Write owner/name."))
+    return [*found, *env_faults(run)]
 
 
 def write(export: Export) -> int:
@@ -80,11 +59,6 @@ def write(export: Export) -> int:
     """
     if found := faults(export):
         raise UserError(found)
-    run = export.run
-    code = CODE.format(code=str(Path(hpcft.__file__).parent.parent))
-    words = [str(run.path), str(export.out), export.dtype, str(int(export.keep_adapter)), export.which]
-    python = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
-    with scrubbed_environment():
-        variables = {**os.environ, **hub_variables(chain.run_cluster(run)), **python}
-        command = [str(chain.run_env(run).python), "-c", code, *words]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, env=variables, check=False).returncode
+    kept = str(int(export.keep_adapter))
+    words = [str(export.run.path), str(export.out), export.dtype, kept, export.left.name, export.push or ""]
+    return call(export.run, "hpcft.train.export", words)

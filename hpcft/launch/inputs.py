@@ -106,6 +106,13 @@ def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:
     if evaluate.every and not data.has("validation"):
         what = f"evaluate.every = {evaluate.every} needs data.validation."
         yield Fault(file.where("evaluate.every"), what, "Name a file there, or remove it.")
+    if evaluate.generate and evaluate.choices is None:
+        what = "evaluate.generate has no labels to look for in what the model writes."
+        yield Fault(file.where("evaluate.generate"), what, "Write them as evaluate.choices.")
+    if evaluate.generate and not evaluate.generate.temperature and (evaluate.generate.top_k or evaluate.generate.top_p):
+        key = "top_k" if evaluate.generate.top_k else "top_p"
+        what = f"evaluate.generate.{key} is for drawing, and temperature is 0, which draws nothing."
+        yield Fault(file.where(f"evaluate.generate.{key}"), what, "Write `temperature: 1.0` beside it, or remove it.")
     if evaluate.choices is None:
         return
     where = file.where("evaluate.choices")

@@ -6,7 +6,8 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -248,16 +249,51 @@ def _overhead(job: JobStatus) -> str:
 
 
 def print_evaluation(run: RunDir) -> None:
-    """Accuracy before and after, beside what always answering the commonest would give."""
+    """What the held-out rows say of the model, before and after: accuracy, or the loss of a token."""
     before, after = read_json(run.evaluation / "before.json"), read_json(run.evaluation / "after.json")
     if not after:
         return
-    first = f"{before['accuracy']:.1%} before, " if before else ""
-    for phase in run.recipe.phases[:-1]:
-        if then := read_json(run.evaluation / f"{phase.name}.json"):
-            first += f"{then['accuracy']:.1%} after phase {phase.name}, "
-    console.print(
-        f"accuracy on {after['rows']} held-out rows: {first}[bold]{after['accuracy']:.1%} after[/] "
-        f"(the commonest answer alone: {after['majority']:.1%})",
-        highlight=False,
-    )
+    stages = [(f"after phase {phase.name}", f"{phase.name}.json") for phase in run.recipe.phases[:-1]]
+    between = [(name, report) for name, file in stages if (report := read_json(run.evaluation / file))]
+    for line in after_and_before(after, [("before", before), *between] if before else between):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_report(report: Mapping[str, Any], path: Path) -> None:
+    """What `hpcft evaluate` has found, label by label, and where the rest of it lies."""
+    lines = after_and_before(report)
+    console.print("\n".join(lines).replace(" after[/]", "[/]"), highlight=False, soft_wrap=True)
+    if "per_class" in report:
+        table = Table(box=None, pad_edge=False)
+        for column in ("label", "rows", "answered", "precision", "recall", "F1"):
+            table.add_column(column, justify="left" if column == "label" else "right")
+        for part in report["per_class"]:
+            shares = (f"{part[key]:.1%}" for key in ("precision", "recall"))
+            table.add_row(Text(part["label"]), str(part["rows"]), str(part["answered"]), *shares, f"{part['f1']:.3f}")
+        console.print(table)
+    beside = [path.with_suffix(ending) for ending in (".json", ".parquet", ".png")]
+    names = ", ".join(each.name for each in beside if each.exists())
+    console.print(f"{path.parent}: {names}", highlight=False, soft_wrap=True)
+
+
+def after_and_before(report: Mapping[str, Any], earlier: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> list[str]:
+    """A report on held-out rows in words, beside those of earlier models and the commonest answer alone."""
+    rows = f"{report['rows']} held-out rows"
+    if "accuracy" not in report:
+        first = "".join(f"{each['perplexity']:.2f} {when}, " for when, each in earlier)
+        return [f"perplexity on {rows}: {first}[bold]{report['perplexity']:.2f} after[/] (loss {report['loss']:.4f})"]
+    low, high = report["interval"]
+    first = "".join(f"{each['accuracy']:.1%} {when}, " for when, each in earlier)
+    lines = [
+        f"accuracy on {rows}: {first}[bold]{report['accuracy']:.1%} after[/], {low:.1%} to {high:.1%} "
+        f"in 95 of 100 resamples (the commonest answer alone: {report['majority']:.1%})"
+    ]
+    more = [f"macro-F1 {report['macro_f1']:.3f}"]
+    if "calibration" in report:
+        more.append(f"calibration error {report['calibration']['error']:.3f}")
+    if "generate" in report:
+        more.append(f"no label in {report['unparsed']:.1%} of the answers")
+    if over := report.get("over_untuned"):
+        low, high = over["interval"]
+        more.append(f"{over['gain']:+.1%} over the untuned model ({low:+.1%} to {high:+.1%})")
+    return [*lines, "  " + ", ".join(more)]

@@ -1,4 +1,4 @@
-"""A run's model as a plain folder of transformers: `python -m hpcft.train.export RUN OUT DTYPE KEEP WHICH`, which
+"""A run's model as a plain folder of transformers: `python -m hpcft.train.export RUN OUT DTYPE KEEP WHICH PUSH`, which
 `hpcft export` starts in the run's env."""
 
 from __future__ import annotations
@@ -10,29 +10,35 @@ from typing import Any
 
 import torch
 
-from hpcft.disk import sync_files, sync_folder
+from hpcft.disk import read_json, sync_files, sync_folder
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Model
+from hpcft.evaluation.generation import make_config
+from hpcft.recipe import Generate, Model, Recipe
 from hpcft.rundir import RunDir
 from hpcft.train import checkpoint
 from hpcft.train.adapt import frozen_hash, load_adapted
+from hpcft.train.card import write_card
 from hpcft.train.classmodel import head_of, set_padding
 from hpcft.train.labels import labelled
 from hpcft.train.model import UNLOADABLE, LossModel, load_tokenizer, loading_fault, padding_token, pin_revision
 from hpcft.train.pair import Pair
 from hpcft.train.worker import quiet
 
+UNASKED_TOKENS = 256
+"""Of a completion at most, in the generation config of a recipe that says nothing of it."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def main(path: str, out: str, dtype: str, keep: str, which: str) -> int:
-    """0 when the folder is there; 2 for a fault of the user's, and nothing is there then.
+def main(path: str, out: str, dtype: str, keep: str, which: str, push: str = "") -> int:
+    """0 when the folder is there; 2 for a fault of the user's, and nothing is there then, unless it is the hub's.
 
-    WHICH is the name of a model in the run, model or best, or the step of a checkpoint.
+    WHICH is the name of a model in the run, model or best, or the step of a checkpoint; PUSH a repository of the hub.
     """
     quiet()
     try:
         export(RunDir(Path(path)), Path(out), dtype, bool(int(keep)), which)
+        if push:
+            upload(Path(out), push)
     except UserError as error:
         for fault in error.faults:
             print(f"hpcft: {fault}", file=sys.stderr)
@@ -54,13 +60,20 @@ def export(run: RunDir, out: Path, dtype: str, keep_adapter: bool, which: str = 
             left = left_at(run, int(which), writing / "left")
         elif run.recipe.lora:
             begun(run)  # adapters go into no other weights than those that they were trained beside
-        save_as(plain_model(run, left), DTYPES[dtype], writing)
-        usable_tokenizer(run).save_pretrained(writing)
+        tokenizer = usable_tokenizer(run)
+        model = plain_model(run, left)
+        if not run.recipe.has_classes:
+            settle_generation(model, tokenizer, run.recipe)
+        save_as(model, DTYPES[dtype], writing)
+        tokenizer.save_pretrained(writing)
+        if template := run.recipe.each_phase()[-1].data.template:
+            shutil.copy(template, writing / "prompt.md")
         if keep_adapter:
             (writing / "adapter").mkdir()
             for path in left.glob("adapter_*"):
                 shutil.copy(path, writing / "adapter")
             sync_files(writing / "adapter")
+        write_card(run, source_of(run), writing, step_of(run, which), dtype)
         shutil.rmtree(writing / "left", ignore_errors=True)
         sync_files(writing)
         writing.rename(out)
@@ -130,6 +143,37 @@ def plain_model(run: RunDir, left: Path) -> Any:
         return PeftModel.from_pretrained(base, left).merge_and_unload()
     except UNLOADABLE as error:
         raise UserError(loading_fault("model", str(left), error)) from error
+
+
+def settle_generation(model: Any, tokenizer: Any, recipe: Recipe) -> None:
+    """Give the model the settings that its recipe writes by, as its generation config; the base's own go, but for the
+    tokens that end a text."""
+    generate = recipe.evaluate.generate or Generate(max_new_tokens=UNASKED_TOKENS)
+    model.generation_config = make_config(model, tokenizer, generate, padding_token(tokenizer))
+
+
+def step_of(run: RunDir, which: str) -> int:
+    """The step that a model of the run was trained to: `model`, `best`, or a checkpoint's step."""
+    if which.isdigit():
+        return int(which)
+    facts = run.finished if which == run.final_model.name else read_json(run.path / which / "best.json")
+    return int((facts or {"step": 0})["step"])
+
+
+def upload(folder: Path, repository: str) -> None:
+    """Put a folder into a repository of the hub, made private if there is none. Raises UserError with its words."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"{folder.name}, by hpcft export")
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        words = str(error).strip().splitlines()
+        what = f"the hub has not taken it: {words[0] if words else type(error).__name__}"
+        fix = f"{folder} is whole; `hf auth login` gives you a token, `hf upload` tries again."
+        raise UserError(Fault(f"--push {repository}", what, fix)) from error
 
 
 def save_as(model: Any, dtype: torch.dtype, folder: Path) -> None:

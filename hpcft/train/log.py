@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -126,6 +127,15 @@ class Log:
             if not self.training.recipe.has_classes:
                 self.curve.scalar("validation/perplexity", perplexity(loss), step)
             self.curve.scalar("seconds/evaluation", seconds, step)
+
+    def tested(self, report: Mapping[str, Any]) -> None:
+        """What a test on held-out rows came to, and the seconds that it took."""
+        if self.curve:
+            step = self.training.position.step
+            for measure in ("accuracy", "macro_f1", "unparsed", "loss", "perplexity"):
+                if measure in report:
+                    self.curve.scalar(f"test/{measure}", report[measure], step)
+            self.curve.scalar("seconds/test", report["seconds"], step)
 
 
 def perplexity(loss: float) -> float:

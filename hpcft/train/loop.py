@@ -8,17 +8,14 @@ from collections.abc import Iterator
 
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, Collator, training_loader
-from hpcft.data.features import Features
-from hpcft.disk import write_json
-from hpcft.train.classmodel import ClassModel
-from hpcft.train.classtest import put
 from hpcft.train.control import Stop
-from hpcft.train.evaluate import choice_test, choose, validation_loss
+from hpcft.train.evaluate import validation_loss
 from hpcft.train.final import finish
 from hpcft.train.log import Log
 from hpcft.train.phases import record_phases
 from hpcft.train.saving import Saver
 from hpcft.train.step import StepResult, one_step
+from hpcft.train.testing import UNTUNED, again, draw_stages, examine, make_test
 from hpcft.train.training import Position, Training
 
 PHASE_OVER = "phase over"
@@ -37,10 +34,10 @@ def train(training: Training) -> str:
         validation_steps=validation_steps(training),
     )
     try:
-        test_choices(training, "before")
+        measure(training, log, UNTUNED)
         evaluate_if_due(training, log)
         run_steps(training, log, saver)
-        test_choices(training, "after")
+        measure(training, log, "after")
         saver.last()
     except Stop:
         saver.last()
@@ -118,29 +115,29 @@ def evaluate_if_due(training: Training, log: Log) -> None:
     log.validation(loss, time.monotonic() - started)
 
 
-def test_choices(training: Training, when: str) -> None:
-    """Accuracy on held-out rows, `before` training and `after`; each once in the life of a run. Raises Stop.
+def measure(training: Training, log: Log, when: str) -> None:
+    """What the model makes of the held-out rows, `before` training and `after`. Raises Stop; what was answered until
+    then is known to the next job.
 
     After a phase it is called like that, and after the last one `after` too.
     """
-    span = training.span
-    if when == "before" and training.position.step > 0:
+    if when == UNTUNED and training.position.step > 0:
         return
-    if not training.recipe.is_tested:
+    run, span = training.run, training.span
+    below = run.recipe.features_folder(span.number)
+    test = make_test(run, training.recipe, training.tokenizer, training.control, below=below)
+    if test is None:
         return
-    name = when if when == "before" else span.name or when
-    out = training.run.evaluation / f"{name}.json"
+    name = when if when == UNTUNED else span.name or when
+    facts = {"step": training.position.step, "split": "test", "stage": True}
     with training.progress.phase("test"):
-        batch = training.recipe.evaluate.batch_size
-        if isinstance(training.model, ClassModel):
-            features, labels = Features(training.run.features / "test"), training.recipe.data.labels or ()
-            report = put(training.model, features, labels, out, batch, training.pad, training.control, training.amp)
-        else:
-            test = choice_test(training.recipe, training.tokenizer, training.run.splits)
-            assert test is not None
-            report = choose(test, training.model, out, batch, training.pad, training.control, training.amp)
-    if name != when and span.last and training.control.rank == 0:
-        write_json(training.run.evaluation / f"{when}.json", report)
+        out, batch = run.evaluation / f"{name}.json", training.recipe.evaluate.batch_size
+        report = examine(test, training.model, out, batch, training.control, training.amp, facts)
+    if training.control.rank == 0:
+        draw_stages(run.evaluation)
+        if name != when and span.last:
+            again(out, when)
+    log.tested(report)
 
 
 def end_phase(training: Training) -> None:

@@ -88,6 +88,11 @@ class LossModel(nn.Module):
         logits: Tensor = self.inner.get_output_embeddings()(self._hidden(tokens, mask, None)[places])
         return logits
 
+    def generate(self, **inputs: Any) -> Tensor:
+        """(B, T + new): prompts and what transformers' `generate` writes behind them."""
+        written: Tensor = self.inner.generate(**inputs)
+        return written
+
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         logits = self.inner.get_output_embeddings()(hidden)
         return F.cross_entropy(logits.float(), labels, reduction="sum")

@@ -21,7 +21,6 @@ from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
 from hpcft.train.classmodel import set_padding
 from hpcft.train.control import Control
-from hpcft.train.evaluate import choice_test
 from hpcft.train.labels import find_classes
 from hpcft.train.model import (
     LossModel,
@@ -36,6 +35,7 @@ from hpcft.train.phases import Span, expected_phase, lay_out, record_phases
 from hpcft.train.progress import Progress, first_progress
 from hpcft.train.resume import resume
 from hpcft.train.splits import features_of
+from hpcft.train.testing import make_test
 from hpcft.train.training import Training
 
 WARMUP_PASSES = 2
@@ -72,11 +72,9 @@ def _set_up(run: RunDir, job: JobDir, scratch: Path, progress: Progress) -> Trai
     spans = lay_out(recipe, train, validation)
     if control.rank == 0:
         record_phases(run, spans)
-    for each in recipe.each_phase() if not run.saved_steps() else ():  # else an earlier job has done so
-        if test := choice_test(each, tokenizer, run.splits):
+    for number, each in enumerate(recipe.each_phase() if not run.saved_steps() else ()):  # else it is done
+        if test := make_test(run, each, tokenizer, control, below=recipe.features_folder(number)):
             test.check()
-    if recipe.has_classes and recipe.data.has("test"):
-        features_of("test", run, recipe, tokenizer, control)  # for the same reason
     progress.lap("data")
     span = spans[expected_phase(run, spans, control)]
     whole, recipe = recipe, recipe.phase(span.number)

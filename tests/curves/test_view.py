@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hpcft.curves import view as view_module
 from hpcft.curves.points import Points, make_points
 from hpcft.curves.rewind import Curves, Update, plan_update
-from hpcft.curves.view import View
+from hpcft.curves.view import Picture, View
 from tests.curves.chains import add_points, job_curve, log_job, three_jobs
 
 Shown = dict[str, dict[str, list[tuple[int, float]]]]
@@ -248,3 +248,25 @@ def test_a_plain_continuation_is_no_rewind() -> None:
     assert update is not None
     assert update.start is None
     assert update.points["a"].steps.tolist() == [3]
+
+
+def test_pictures_are_shown_at_their_step_and_again_when_they_are_drawn_anew(tmp_path: Path) -> None:
+    def draw(path: Path, width: int) -> Picture:
+        from matplotlib.figure import Figure
+
+        Figure(figsize=(width, 1), dpi=10).savefig(path)
+        return Picture("confusion/after", 40, path)
+
+    def images() -> list[tuple[int, int]]:
+        found = EventAccumulator(str(tmp_path / "view" / "evaluation")).Reload().Images("confusion/after")
+        return [(image.step, image.width) for image in found]
+
+    view, jobs = View(tmp_path / "view"), three_jobs(tmp_path)
+    pictures = [draw(tmp_path / "after.png", 3), Picture("gone", 1, tmp_path / "gone.png")]
+    for _ in range(2):
+        view.poll(jobs, pictures)
+    assert images() == [(40, 30)]
+    time.sleep(0.02)
+    view.poll(jobs, [draw(tmp_path / "after.png", 5)])
+    assert images() == [(40, 30), (40, 50)]
+    assert read_with_accumulator(tmp_path / "view")["stitched"] == expected_of_three_jobs()["stitched"]

@@ -214,6 +214,15 @@ def test_a_text_that_is_no_template_is_refused_at_its_own_file(desk: Desk, text:
             for choices in ("[]", "[glad]", "[glad, glad, sad]", "[glad, '']")
         ),
         (
+            ["evaluate.generate={max_new_tokens: 8, top_p: 0.9}"],
+            [
+                "--set evaluate.generate: evaluate.generate has no labels to look for in what the model writes. "
+                "Write them as evaluate.choices.",
+                "--set evaluate.generate: evaluate.generate.top_p is for drawing, and temperature is 0, which draws "
+                "nothing. Write `temperature: 1.0` beside it, or remove it.",
+            ],
+        ),
+        (
             ["evaluate.choices=[a, b]", "task=corpus"],
             ["--set evaluate.choices: evaluate.choices goes with the task instruct. Remove it."],
         ),

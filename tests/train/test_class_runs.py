@@ -16,6 +16,7 @@ from hpcft.disk import write_json
 from hpcft.errors import UserError
 from hpcft.rundir import RunDir
 from hpcft.train import export
+from hpcft.train.assess import assess
 from hpcft.train.loop import train
 from hpcft.train.pair import Pair
 from tests.parts import make_tiny_encoder, make_tiny_gpt2, write_labelled
@@ -135,11 +136,11 @@ def test_a_test_that_is_stopped_goes_on_and_says_the_same(
     training = begin(run)
     training.control.stop_file = Once(2)  # type: ignore[assignment]
     assert train(training) == "stopped"
-    assert len(json.loads((run.evaluation / "before.part.json").read_text())) == 8, "two passes of four rows"
+    assert len((run.evaluation / "before.part-0.jsonl").read_text().splitlines()) == 1 + 8, "two passes of four rows"
     begin_again = begin(run, 2)
     train(begin_again)
     ours, theirs = (json.loads((one.evaluation / "before.json").read_text()) for one in (run, finished["prefer-bert"]))
-    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0} and not (run.evaluation / "before.part.json").exists()
+    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0} and not list(run.evaluation.glob("*.part-*"))
 
 
 @pytest.mark.parametrize("name", ["classify-gpt2", "classify-random-bert", "entail-gpt2-lora"])
@@ -149,6 +150,8 @@ def test_an_exported_model_says_in_a_pipeline_what_the_run_says(
     run = finished[name]
     for which in ("model", str(STEPS)):
         export.export(run, tmp_path / which, "fp32", keep_adapter=False, which=which)
+    assess(run, "test", "model", tmp_path)
+    afterwards = json.loads((run.evaluation / "test-model.json").read_text())
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     last = AutoModelForSequenceClassification.from_pretrained(tmp_path / str(STEPS))
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), last.parameters(), strict=True))
@@ -164,7 +167,9 @@ def test_an_exported_model_says_in_a_pipeline_what_the_run_says(
     confusion = [[0] * len(labels) for _ in labels]
     for row, answer in zip(rows, answers, strict=True):
         confusion[labels.index(str(row["label"]).lower())][labels.index(answer)] += 1
-    assert confusion == told["confusion"]
+    assert confusion == told["confusion"] == afterwards["confusion"]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in card and 'print(ask("...")[0]["label"])' in card
 
 
 def test_an_exported_pair_is_the_one_that_was_trained(finished: dict[str, RunDir], tmp_path: Path) -> None:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, pipeline
 
+from hpcft.curves.writer import CurveWriter
+from hpcft.disk import read_json, write_json
 from hpcft.errors import UserError
+from hpcft.rundir import RunDir
 from hpcft.train.checkpoint import model_tensors
 from hpcft.train.export import export
 from hpcft.train.final import finish, write_best
+from hpcft.train.log import Log
+from hpcft.train.loop import count_step, measure, micro_batches
 from hpcft.train.saving import Saver
+from hpcft.train.step import one_step
+from tests.hub import serving
 from tests.parts import make_tiny_gpt2
 from tests.train.models import go_on, logits, make_tiny_llama
-from tests.train.pieces import begin, make_run
+from tests.train.pieces import begin, make_parts, make_run
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +118,93 @@ def test_adapters_are_merged_into_no_other_weights_than_theirs(tmp_path: Path) -
     what = f"{tmp_path / 'parts' / 'model'} holds other weights than those that run was trained upon."
     assert str(error.value) == f"run: {what} Put them back as they were."
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Path]:
+    """A run with test rows that has ended, and its folder."""
+    parts = tmp_path_factory.mktemp("exported")
+    make_parts(parts)
+    rows = [{"question": f"what waits ({n})?", "answer": ["queue", "node"][n % 2]} for n in range(9)]
+    (parts / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = {"choices": ["node", "queue"], "generate": {"max_new_tokens": 7}}
+    run = make_run(parts, parts / "runs" / "moods", {}, data={"test": str(parts / "test.jsonl")}, evaluate=labels)
+    write_json(run.path / "jobs" / "001" / "submitted.json", {"slurm_id": "local1", "walltime": 60, "time": 0})
+    training = begin(run)
+    curve = CurveWriter(training.job.curve)
+    log, batches = Log(training, curve), micro_batches(training)
+    measure(training, log, "before")
+    for step in range(training.total_steps):
+        result = one_step(training, batches, step)
+        count_step(training.position, result)
+        log.step(result, 1.0)
+    measure(training, log, "after")
+    Saver(training, None).last()
+    curve.close()
+    finish(training)
+    write_json(run.path / "env.json", {"packages": ["torch==2.13.0", "numpy==2.0", "transformers==5.23.0"]})
+    export(run, parts / "out", "fp32", keep_adapter=False)
+    return run, parts / "out"
+
+
+def test_an_exported_folder_works_in_a_pipeline_and_writes_as_the_recipe_says(exported: tuple[RunDir, Path]) -> None:
+    run, folder = exported
+    table = pandas.read_parquet(run.evaluation / "after.parquet")
+    write = pipeline("text-generation", model=str(folder), device="cpu")
+    prompt = "### Question\nwhat waits (0)?\n\n### Answer\n"
+    [said] = write(prompt, return_full_text=False)
+    assert said["generated_text"].strip() == table["text"][0].strip()
+    config = json.loads((folder / "generation_config.json").read_text())
+    assert (config["max_new_tokens"], config["do_sample"]) == (7, False)
+    assert (folder / "prompt.md").read_text() == Path(str(run.recipe.data.template)).read_text()
+
+
+def test_the_card_says_what_the_model_was_made_of_and_no_paths(exported: tuple[RunDir, Path]) -> None:
+    run, folder = exported
+    card = ModelCard.load(folder / "README.md")
+    after = read_json(run.evaluation / "after.json") or {}
+    [result] = [each for each in card.data.eval_results if each.metric_type == "accuracy"]
+    assert result.metric_value == round(after["accuracy"], 6)
+    assert card.data.pipeline_tag == "text-generation" and card.data.library_name == "transformers"
+    assert "# moods\n" in card.text and "trained for 8 steps on the task instruct" in card.text
+    for section in ("## Training", "## Evaluation", "## Data", "## Recipe", "## Made with"):
+        assert section in card.text
+    assert f"| after | 8 | 9 | accuracy {after['accuracy']:.1%} (" in card.text
+    assert "| before | 0 | 9 | accuracy " in card.text
+    assert "torch==2.13.0, transformers==5.23.0" in card.text and "numpy" not in card.text
+    assert "| train | rows.jsonl | 60 |" in card.text
+    assert str(folder.parent) not in card.text, "whose disk it lay on is nobody's business"
+    for picture in ("curve.png", "confusion.png"):
+        assert f"]({picture})" in card.text and (folder / picture).stat().st_size > 5_000
+    recipe = yaml.safe_load(card.text.partition("```yaml\n")[2].partition("```")[0])
+    assert recipe["data"]["train"] == "rows.jsonl" and recipe["train"]["steps"] == 8
+
+
+def test_what_is_pushed_is_the_folder_in_a_private_repository(exported: tuple[RunDir, Path], tmp_path: Path) -> None:
+    _, folder = exported
+    with serving() as hub:
+        hub.token = "secret"
+        code = (
+            "import sys, pathlib; from hpcft.train.export import upload; upload(pathlib.Path(sys.argv[1]), 'me/moods')"
+        )
+        variables = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder)],
+            env={**os.environ, **variables, "HF_TOKEN": "secret"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert [(made["name"], made.get("organization"), made["visibility"]) for made in hub.made] == [
+            ("moods", "me", "private")
+        ]
+        there = hub.commits["me/moods"][hub.refs["me/moods"]["main"]]
+        assert there == {path.name: path.read_bytes() for path in folder.iterdir()}
+        refused = subprocess.run(
+            [sys.executable, "-c", code, str(folder)],
+            env={**os.environ, **variables, "HF_TOKEN": "wrong"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    last = refused.stderr.splitlines()[-1]
+    assert "UserError: --push me/moods: the hub has not taken it: " in last and "401" in last
+    assert f"{folder} is whole; `hf auth login` gives you a token, `hf upload` tries again." in last
 
 
 def test_a_weight_that_half_precision_cannot_hold_is_refused(parts: Path, tmp_path: Path) -> None:

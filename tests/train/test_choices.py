@@ -1,8 +1,7 @@
-"""Evaluation: the likeliest choice, by a short cut or by the long way, and what a stop leaves of it."""
+"""The likeliest choice, by a short cut or by the long way, and the rows that cannot be asked."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -10,13 +9,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from hpcft.disk import read_json
 from hpcft.errors import UserError
 from hpcft.recipe import Model
 from hpcft.tasks.tokenize import tokenize
 from hpcft.template import PromptTemplate
-from hpcft.train.control import Control, Stop
-from hpcft.train.evaluate import ChoiceTest, choose
+from hpcft.train.choices import ChoiceTest
 from hpcft.train.model import LossModel, load_model
 from tests.parts import make_tiny_gpt2
 
@@ -64,34 +61,30 @@ def test_scores_are_those_of_a_plain_forward_pass(folder: Path, model: LossModel
         assert scores[mine].sum(0).tolist() == pytest.approx(by_hand(test, model, row), abs=1e-4)
 
 
-def test_a_stopped_evaluation_goes_on_where_it_was(folder: Path, model: LossModel, tmp_path: Path) -> None:
-    test, out = choice_test(folder, "Y", "N"), tmp_path / "evaluation" / "after.json"
-    whole = choose(
-        test, model, tmp_path / "whole" / "after.json", 2, 0, Control(0, 1, tmp_path / "no"), contextlib.nullcontext
-    )
-
-    class StopSoon(Control):
-        looks = 0
-
-        def stop_requested(self) -> bool:
-            self.looks += 1
-            return self.looks > 2
-
-    with pytest.raises(Stop):
-        choose(test, model, out, 2, 0, StopSoon(0, 1, tmp_path / "no"), contextlib.nullcontext)
-    assert not out.exists()
-    assert len(read_json(out.with_suffix(".part.json")) or {}) == 4
-    again = choose(test, model, out, 2, 0, Control(0, 1, tmp_path / "no"), contextlib.nullcontext)
-    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
-    assert not out.with_suffix(".part.json").exists()
+def test_the_answer_is_the_likeliest_choice_and_knows_how_likely(folder: Path, model: LossModel) -> None:
+    test = choice_test(folder, "The queue waits", "Nobody", "N")
+    model.eval()
+    with torch.no_grad():
+        records = test.answer(model, [4, 2], 0)
+    assert [record["row"] for record in records] == [4, 2]
+    for record in records:
+        scores = torch.tensor(by_hand(test, model, record["row"]))
+        shares = dict(zip(test.choices, scores.softmax(0).tolist(), strict=True))
+        assert record["probabilities"] == pytest.approx(shares, abs=1e-4)
+        assert record["answer"] == max(shares, key=lambda choice: shares[choice])
 
 
 def test_the_report_counts_what_was_answered(folder: Path) -> None:
     test = choice_test(folder, "Yes", "No")
-    report = test.report({row: int(row >= 5) for row in range(7)})
+    sure = {"Yes": 0.7, "No": 0.3}
+    records = [
+        {"row": row, "truth": "Yes", "answer": "No" if row >= 5 else "Yes", "probabilities": sure} for row in range(7)
+    ]
+    report = test.report(records)
     assert report["accuracy"] == 5 / 7
     assert report["majority"] == 1.0
     assert report["confusion"] == [[5, 2], [0, 0]]
+    assert report["calibration"]["bins"][0]["confidence"] == pytest.approx(0.7)
 
 
 def test_a_test_row_that_no_choice_answers_is_named(folder: Path) -> None:

@@ -1,0 +1,158 @@
+"""A run's model asked afterwards: on held-out rows, and for what it writes."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+import torch
+
+from hpcft.disk import read_json
+from hpcft.errors import UserError
+from hpcft.launch.generate import Writing
+from hpcft.launch.inenv import Left
+from hpcft.rundir import RunDir
+from hpcft.train import generate
+from hpcft.train.assess import assess
+from hpcft.train.final import finish
+from hpcft.train.left import load_left
+from hpcft.train.log import Log
+from hpcft.train.loop import count_step, measure, micro_batches
+from hpcft.train.saving import Saver
+from hpcft.train.step import one_step
+from tests.train.pieces import begin, make_parts, make_run
+
+LABELS = ["node", "queue", "loss curve"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A finished run with a checkpoint of step 3, tested before and after."""
+    parts = tmp_path_factory.mktemp("parts")
+    make_parts(parts)
+    rows = [{"question": f"{'Well, ' * (n % 5)}what waits ({n})?", "answer": LABELS[n % 3]} for n in range(17)]
+    (parts / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = make_run(
+        parts,
+        parts / "runs" / "run",
+        {"learning_rate": 0.02},
+        data={"test": str(parts / "test.jsonl")},
+        evaluate={"choices": LABELS, "batch_size": 4, "generate": {"max_new_tokens": 5}},
+    )
+    training = begin(run)
+    log, batches = Log(training, None), micro_batches(training)
+    measure(training, log, "before")
+    for step in range(training.total_steps):
+        count_step(training.position, one_step(training, batches, step))
+        if step == 2:
+            Saver(training, None).last()
+    measure(training, log, "after")
+    finish(training)
+    return run
+
+
+def answers(path: Path) -> pandas.DataFrame:
+    return pandas.read_parquet(path)[["row", "truth", "answer", "text"]]
+
+
+def test_an_evaluation_afterwards_finds_what_the_run_itself_found(run: RunDir, tmp_path: Path) -> None:
+    for which, name, stage in (("model", "test-model", "after"), ("0", "test-step-0", "before")):
+        assess(run, "test", which, tmp_path)
+        report, known = (read_json(run.evaluation / f"{each}.json") or {} for each in (name, stage))
+        assert {key: report[key] for key in ("accuracy", "rows", "step", "confusion", "unparsed")} == {
+            key: known[key] for key in ("accuracy", "rows", "step", "confusion", "unparsed")
+        }
+        left, right = (answers(run.evaluation / f"{each}.parquet") for each in (name, stage))
+        pandas.testing.assert_frame_equal(left, right)
+        assert (run.evaluation / f"{name}.png").exists()
+    assess(run, "test", "3", tmp_path)
+    between = read_json(run.evaluation / "test-step-3.json") or {}
+    assert between["step"] == 3 and "over_untuned" in between
+    texts = [answers(run.evaluation / f"{name}.parquet")["text"].tolist() for name in ("test-step-3", "after")]
+    assert texts[0] != texts[1]
+
+
+def test_a_split_without_labels_among_the_choices_is_named(run: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        assess(run, "train", "model", tmp_path)
+    first = str(error.value).splitlines()[0]
+    assert first.startswith(f"{run.recipe.data.train}, row 1: ") and "is none of evaluate.choices." in first
+
+
+def said(capsys: pytest.CaptureFixture[str], writing: Writing) -> str:
+    capsys.readouterr()
+    assert generate.main(writing.as_json()) == 0
+    return capsys.readouterr().out
+
+
+def test_one_prompt_is_written_behind_in_the_template_as_the_model_would(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writing = Writing(Left(run), prompt="what waits (0)?")
+    text = said(capsys, writing)
+    table = pandas.read_parquet(run.evaluation / "after.parquet")
+    assert text.strip() == table["text"][0].strip() and text.endswith("\n")
+    drawn = {"temperature": 2.0, "seed": 1, "max_new_tokens": 8}
+    once = said(capsys, replace(writing, settings=drawn))
+    assert said(capsys, replace(writing, settings=drawn)) == once != text
+    assert said(capsys, replace(writing, settings={**drawn, "seed": 2})) != once
+    assert said(capsys, replace(writing, settings={"top_k": 1})) == text, "to name top_k is to draw; of one"
+    assert said(capsys, replace(writing, raw=True)) != text
+
+
+def test_a_file_is_written_in_its_order_whatever_the_batch(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in Path(str(run.recipe.data.test)).read_text().splitlines()]
+    expected = pandas.read_parquet(run.evaluation / "after.parquet")["text"].tolist()
+    for batch in (3, 17):
+        out = tmp_path / f"{batch}.jsonl"
+        writing = Writing(Left(run), input=Path(str(run.recipe.data.test)), output=out, batch_size=batch)
+        assert said(capsys, writing) == ""
+        found = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [{**row, "generated": text} for row, text in zip(rows, expected, strict=True)] == found
+    (tmp_path / "prompts.txt").write_text("The queue\n\nThe node waits for\n")
+    printed = said(capsys, Writing(Left(run), input=tmp_path / "prompts.txt", raw=True)).splitlines()
+    assert [json.loads(line)["prompt"] for line in printed] == ["The queue", "The node waits for"]
+    (tmp_path / "rows.jsonl").write_text('{"question": "Who?"}\n{"text": "no question"}\n')
+    out = tmp_path / "none.jsonl"
+    assert generate.main(Writing(Left(run), input=tmp_path / "rows.jsonl", output=out).as_json()) == 2
+    where = f'hpcft: {tmp_path / "rows.jsonl"}, row 2: has no column "question". It has "text".\n'
+    assert capsys.readouterr().err.endswith(where)
+    assert not out.exists() and not list(tmp_path.glob(".writing*"))
+
+
+def test_a_talk_answers_line_by_line_in_the_template(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("what waits (0)?\nWell, what waits (1)?\n"))
+    text = said(capsys, Writing(Left(run)))
+    expected = pandas.read_parquet(run.evaluation / "after.parquet")["text"].tolist()
+    assert [part.strip() for part in text.split("> ")] == ["", expected[0].strip(), expected[1].strip(), ""]
+
+
+def test_a_chat_template_of_the_model_itself_gets_all_that_was_said(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "chatty"
+    load_left(run, "model", torch.device("cpu")).inner.save_pretrained(folder)
+    tokenizer: Any = generate.load_tokenizer(run.recipe.model)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}a:"
+    tokenizer.save_pretrained(folder)
+    seen: list[str] = []
+    complete = generate.complete
+
+    def listen(model: Any, device: Any, config: Any, prompts: Any, *more: Any, **others: Any) -> Any:
+        seen.append(tokenizer.decode(prompts[0]))
+        return complete(model, device, config, prompts, *more, **others)
+
+    monkeypatch.setattr(generate, "complete", listen)
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
+    text = said(capsys, Writing(folder, settings={"max_new_tokens": 3}))
+    answer = text.split("> ")[1].rstrip("\n")
+    assert seen == ["u:one a:", f"u:one a:{answer} u:two a:"]
