@@ -119,8 +119,8 @@ class RunDir:
 
     @property
     def phases(self) -> list[dict[str, Any]]:
-        """{name, begins, ends, step_tokens, over} of each phase; none before the first job has counted the rows, or
-        without phases in the recipe."""
+        """{name, begins, ends, step_tokens, other_measure, over} of each phase; none before the first job has counted
+        the rows, or without phases in the recipe."""
         return list((read_json(self.path / "phases.json") or {"phases": []})["phases"])
 
     @property

@@ -119,10 +119,11 @@ def plot(
 
 def draw(run: RunDir, out: Path) -> None:
     """Draw the stitched curve of a run. Raises ValueError if there is nothing to draw, or not in this format."""
+    from hpcft.curves.picture import Phase
     from hpcft.curves.picture import draw as draw_curve
     from hpcft.curves.stitch import stitch
 
-    phases = [(str(phase["name"]), int(phase["begins"]), int(phase["ends"])) for phase in run.phases]
+    phases = [Phase(one["name"], one["begins"], one["ends"], one["other_measure"]) for one in run.phases]
     draw_curve(stitch(job_curves(run)), out, run.name, phases)
 
 
@@ -132,7 +133,12 @@ def verdict(run: RunDir) -> str:
     from hpcft.curves.stitch import stitch
 
     stitched = stitch(job_curves(run))
-    return judge(stitched.curve("train/loss"), stitched.curve("validation/loss"))
+    curves = [stitched.curve(tag) for tag in ("train/loss", "validation/loss")]
+    # What phases learn may not be the same: then the newest one that has a step is judged alone.
+    begins = [phase["begins"] for phase in run.phases if phase["other_measure"]]
+    if since := max((step for step in begins if len(curves[0]) and step < curves[0].steps[-1]), default=0):
+        curves = [curve[curve.steps > since] for curve in curves]
+    return judge(*curves)
 
 
 def job_curves(run: RunDir) -> list[Any]:

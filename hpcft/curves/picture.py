@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,11 +33,21 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(stitched: Stitched, out: Path, title: str, phases: Sequence[tuple[str, int, int]] = ()) -> None:
+class Phase(NamedTuple):
+    """A stretch of the run that is marked."""
+
+    name: str
+    begins: int
+    """Steps done before its first."""
+    ends: int
+    apart: bool
+    """Whether its losses are of another kind than those before: no line leads from them to these."""
+
+
+def draw(stitched: Stitched, out: Path, title: str, phases: Sequence[Phase] = ()) -> None:
     """Writes the picture to `out`, whole or not at all, and makes its folder; its suffix (.png, .svg) is the format.
 
-    `phases` are (name, steps done before it, steps done after it), and are marked. Raises ValueError for another
-    suffix, and where no job has logged a loss yet; OSError if it cannot write.
+    Raises ValueError for another suffix, and where no job has logged a loss yet; OSError if it cannot write.
     """
     drawable = out.suffix in (".png", ".svg")
     if drawable and not any(stitched.kept(tag) or stitched.superseded(tag) for tag in (TRAIN, VALIDATION)):
@@ -87,24 +97,25 @@ def thin(points: Points, first: int, last: int, pixels: int = _PIXELS) -> Points
     return points[keep]
 
 
-def _fill(figure: "Figure", stitched: Stitched, title: str, phases: Sequence[tuple[str, int, int]]) -> None:
+def _fill(figure: "Figure", stitched: Stitched, title: str, phases: Sequence[Phase]) -> None:
     axes = figure.add_subplot()
     shown = [part for tag in (TRAIN, VALIDATION) for part in (*stitched.kept(tag), *stitched.superseded(tag))]
     first = min(int(segment.points.steps[0]) for segment in shown)
     last = max(int(segment.points.steps[-1]) for segment in shown)
     drawn = _jobs_drawn(stitched)
     colours = {job.label: COLOURS[index % len(COLOURS)] for index, job in enumerate(drawn)}
+    gaps = [phase.begins for phase in phases if phase.apart]
     margin = max(0.5, (last - first) * 0.015)
     axes.set_xlim(first - margin, last + margin)
     for tag, name in ((TRAIN, "train"), (VALIDATION, "validation")):
         for segment in stitched.superseded(tag):
             before = _left_at(stitched, tag, segment)
             points = thin(segment.points, first, last)
-            _draw_line(axes, before, points, f"superseded-{name}-{segment.job.label}", _GREY)
+            _draw_line(axes, before, points, f"superseded-{name}-{segment.job.label}", _GREY, gaps)
         before = make_points([])
         for segment in stitched.kept(tag):
             points = thin(segment.points, first, last)
-            _draw_line(axes, before, points, f"{name}-{segment.job.label}", colours[segment.job.label])
+            _draw_line(axes, before, points, f"{name}-{segment.job.label}", colours[segment.job.label], gaps)
             before = points[-1:]
     _mark_starts(axes, drawn, colours)
     _mark_phases(axes, phases)
@@ -127,11 +138,14 @@ def _left_at(stitched: Stitched, tag: str, segment: Segment) -> Points:
     return make_points([])
 
 
-def _draw_line(axes: "Axes", before: Points, points: Points, name: str, colour: str) -> None:
-    """One line that sets out at the point `before`, if any; `name` becomes its id in the SVG."""
+def _draw_line(axes: "Axes", before: Points, points: Points, name: str, colour: str, gaps: Sequence[int] = ()) -> None:
+    """One line that sets out at the point `before`, if any, and is broken behind the steps in `gaps`; `name` becomes
+    its id in the SVG."""
     whole = join_points([before, points])
     values = np.where(np.isfinite(whole.values), whole.values, np.nan)
-    (line,) = axes.plot(whole.steps, values, color=colour, linewidth=1.0, solid_joinstyle="round", gid=name)
+    places = np.searchsorted(whole.steps, gaps, side="right")
+    steps, values = np.insert(whole.steps, places, gaps), np.insert(values, places, np.nan)
+    (line,) = axes.plot(steps, values, color=colour, linewidth=1.0, solid_joinstyle="round", gid=name)
     superseded = name.startswith("superseded")
     if "validation" in name:
         # The dot at `before` belongs to the job before, and is there already.
@@ -188,10 +202,10 @@ def _width(name: str) -> float:
     return 0.0065 * (len(name) + 1)
 
 
-def _mark_phases(axes: "Axes", phases: Sequence[tuple[str, int, int]]) -> None:
+def _mark_phases(axes: "Axes", phases: Sequence[Phase]) -> None:
     """Tinted ground for every second phase, a line where one follows another, and names above those of the jobs."""
     low, high = axes.get_xlim()
-    for number, (name, begins, ends) in enumerate(phases):
+    for number, (name, begins, ends, _) in enumerate(phases):
         if begins >= high:
             continue  # not begun yet
         left, right = (low if number == 0 else begins), (high if number == len(phases) - 1 else min(ends, high))

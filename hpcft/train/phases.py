@@ -35,7 +35,7 @@ class Span:
     step_tokens: float = 0.0
     """Tokens of a step, on average."""
     other_measure: bool = False
-    """Whether its validation loss is of other rows or targets than that of the phase before."""
+    """Whether its losses are of other targets, or those in validation of other rows, than those of the phase before."""
 
 
 def lay_out(recipe: Recipe, train: Sequence[Features], validation: Sequence[Features | None]) -> list[Span]:
@@ -50,8 +50,9 @@ def lay_out(recipe: Recipe, train: Sequence[Features], validation: Sequence[Feat
             what = f"{key} = {one.train.warmup_steps} leaves none of the {total} steps to fall."
             faults.append(Fault("recipe", what, "Write less, or more epochs."))
         step_tokens = tokens / one.train.epoch_steps(len(rows), tokens, longest)
-        prints = [found and found.fingerprint for found in validation[max(0, number - 1) : number + 1]]
-        last, other = number == len(each) - 1, len(set(prints)) > 1
+        pairs = list(zip(each, validation, strict=True))[max(0, number - 1) : number + 1]
+        measures = {(one.data.loss_on, found and found.fingerprint) for one, found in pairs}
+        last, other = number == len(each) - 1, len(measures) > 1
         spans.append(Span(number, recipe.phase_name(number), begins, begins + total, last, step_tokens, other))
         begins += total
     if faults:
@@ -93,6 +94,7 @@ def record_phases(run: RunDir, spans: Sequence[Span], over: str | None = None) -
             "begins": span.begins,
             "ends": span.ends,
             "step_tokens": span.step_tokens,
+            "other_measure": span.other_measure,
             "over": span.name in known,
         }
         for span in spans

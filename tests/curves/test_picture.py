@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from hpcft.curves.events import file_name, scalar_event, version_event
 from hpcft.curves.frames import encode_frames
-from hpcft.curves.picture import COLOURS, draw, thin
+from hpcft.curves.picture import COLOURS, Phase, draw, thin
 from hpcft.curves.points import Points, make_points
 from hpcft.curves.stitch import JobCurve, stitch
 from tests.curves.chains import add_points, job_curve, log_job, three_jobs
@@ -29,7 +30,7 @@ class Picture:
         self.lines = {
             group.attrib["id"]: group
             for group in root.iter(f"{SVG}g")
-            if re.match(r"(train|validation|superseded|start)-", group.attrib.get("id", ""))
+            if re.match(r"(train|validation|superseded|start|phase)-", group.attrib.get("id", ""))
         }
         self.texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
 
@@ -49,9 +50,9 @@ class Picture:
         return len(list(self.lines[name].iter(f"{SVG}use")))
 
 
-def draw_svg(jobs: list[JobCurve], directory: Path) -> Picture:
+def draw_svg(jobs: list[JobCurve], directory: Path, phases: Sequence[Phase] = ()) -> Picture:
     out = directory / "curve.svg"
-    draw(stitch(jobs), out, "sst2 $5 run_1")
+    draw(stitch(jobs), out, "sst2 $5 run_1", phases)
     return Picture(out)
 
 
@@ -193,3 +194,22 @@ def test_points_slice_like_their_arrays() -> None:
     points = make_points([(2, 20.0, 0.2), (1, 10.0, 0.1), (2, 21.0, 0.3)])
     assert isinstance(points[1:], Points)
     assert (points[1:].steps.tolist(), points[1:].wall_times.tolist()) == ([2], [21.0])
+
+
+def test_phases_are_named_and_marked_and_no_line_joins_losses_of_two_kinds(tmp_path: Path) -> None:
+    jobs = three_jobs(tmp_path)
+    plain = draw_svg(jobs, tmp_path)
+    phases = [Phase("full", 0, 300, False), Phase("completion", 300, 500, True), Phase("slow", 500, 900, False)]
+    picture = draw_svg(jobs, tmp_path, phases)
+    assert [text for text in picture.texts if text not in plain.texts] == ["phase full", "completion", "slow"]
+    marks = sorted(name for name in picture.lines if name.startswith("phase"))
+    assert marks == ["phase-begins-completion", "phase-begins-slow", "phase-completion"]
+    ((border, _), *_), ((later, _), *_) = (picture.points(f"phase-begins-{name}") for name in ("completion", "slow"))
+    ((left, _), (right, _), *_) = picture.points("phase-completion")
+    assert (min(left, right), max(left, right)) == pytest.approx((border, later), abs=0.1)
+    # Of the second job, from 200 to 400: in two strokes with phases, in one without; the third has no border of kinds.
+    for tag in ("train", "validation"):
+        names = [f"{tag}-{job.label}" for job in jobs]
+        assert [picture.strokes(name) - plain.strokes(name) for name in names] == [0, 1, 0]
+    gone = draw_svg(jobs, tmp_path, [Phase("full", 0, 700, False), Phase("late", 700, 900, True)])
+    assert "late" not in gone.texts, "a phase that has no step yet has no place"

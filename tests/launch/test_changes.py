@@ -305,3 +305,45 @@ def test_rm_refuses_a_link_a_run_that_is_in_use_and_one_that_is_half_submitted(d
     assert refusal() == (
         "demo: is a link to moved, and links are not followed. Remove the link, and what it leads to, by hand."
     )
+
+
+PHASES = """\
+phases:
+  - name: full
+    train:
+      steps: 4
+  - name: completion
+    train:
+      steps: 6
+      learning_rate: 1e-4
+"""
+
+
+def test_a_phase_changes_as_a_run_does_by_its_name(desk: Desk, run: RunDir) -> None:
+    from hpcft.launch.plan import make_plan
+
+    (desk.folder / "demo.yaml").write_text((desk.folder / "demo.yaml").read_text() + PHASES)
+    plan = make_plan(desk.folder / "demo.yaml", (), None)
+    shutil.copy(desk.folder / "demo.yaml", run.path / "recipe.yaml")
+    write_json(run.path / "recipe.json", plan.recipe.model_dump(mode="json"))
+    sets = ["phases.completion.train.learning_rate=1e-5", "phases.full.train.weight_decay=0.1"]
+    _, change, wrong = changes.standing(run, sets)
+    assert wrong == []
+    learnt = "from here on the run learns otherwise than its recipe said at first"
+    assert change.words() == [
+        f"phases.full.train.weight_decay: 0.01 -> 0.1; {learnt}",
+        f"phases.completion.train.learning_rate: 0.0001 -> 1e-05; {learnt}",
+    ]
+    changes.record(run, change, "resume")
+    full, completion = run.recipe.each_phase()
+    assert (full.train.weight_decay, full.train.learning_rate) == (0.1, 5e-5)
+    assert (completion.train.weight_decay, completion.train.learning_rate) == (0.01, 1e-5)
+    assert changes.changes(run)[-1]["after"]["phases.full.train.weight_decay"] == 0.1
+    settled = "cannot change in a run: the learning rate of every step so far was reckoned from it. Submit a new run."
+    assert faults(desk, "phases.full.train.steps=9") == [
+        f"--set phases.full.train.steps: phases.full.train.steps = 9 {settled}"
+    ]
+    assert faults(desk, "phases=[]") == [
+        "--set phases: phases cannot change in a run: the steps of all its phases are settled when it begins. "
+        "Submit a new run."
+    ]

@@ -39,6 +39,10 @@ class Costs:
     walltime: float = 36_000.0
     scatter: float = 0.1
     """Of a step's seconds."""
+    border: int | None = None
+    """Where a second phase begins."""
+    longer: float = 1.0
+    """By which its steps are longer, in tokens and in seconds."""
 
 
 @dataclass
@@ -70,6 +74,10 @@ class Simulation:
                   "train": {"steps": costs.steps, "batch_size": 8, "save_every": costs.save_every},
                   "resources": {"gpus": 1}, "evaluate": {"every": costs.every, "choices": choices}}  # fmt: skip
         write_json(self.run_dir.path / "recipe.json", recipe)
+        if costs.border:
+            parts = (("one", costs.border), ("two", costs.steps - costs.border))
+            recipe["phases"] = [{"name": name, "train": {"steps": steps}} for name, steps in parts]
+            write_json(self.run_dir.path / "recipe.json", recipe)
         cluster = {"name": "here", "kind": "slurm", "runs": "x", "stop_margin": MARGIN}
         write_json(self.run_dir.path / "submission.json", {"cluster": cluster, "env": "/e"})
         write_json(self.run_dir.path / "queued.json", {"time": 0})
@@ -93,6 +101,7 @@ class Simulation:
             self.pass_time(share * costs.start + more)
             self.facts["start"][phase] = share * costs.start + more
         write_json(job.path / "resumed.json", {"step": self.step, "total_steps": costs.steps})
+        self.write_phases()
         self.facts |= {"phase": "train", "validation_steps": 5.0}
         self.facts["save_seconds"] = costs.save * (1.3 if self.number == 1 else 1)  # first as a small file tells
         if self.step == 0 and costs.test:
@@ -101,6 +110,8 @@ class Simulation:
             self.phase("evaluate", costs.evaluation)
         while self.step < costs.steps and self.time_left() > costs.step + costs.save:
             self.one_step()
+            if self.step == costs.border:
+                self.next_phase()
         if self.step == costs.steps:
             for phase, seconds in (("test", costs.test), ("save", costs.save), ("finish", costs.save)):
                 if seconds:
@@ -116,12 +127,34 @@ class Simulation:
         write_json(job.path / "ended.json", {**self.facts, **ended})
         self.spent += wall
 
+    def write_phases(self) -> None:
+        """Where the phases lie, as the first job finds out."""
+        costs, border = self.costs, self.costs.border
+        if border is None:
+            return
+        spans = (("one", 0, border, 100.0), ("two", border, costs.steps, 100.0 * costs.longer))
+        phases = [{"name": name, "begins": begins, "ends": ends, "step_tokens": tokens, "over": self.step >= ends}
+                  for name, begins, ends, tokens in spans]  # fmt: skip
+        write_json(self.run_dir.path / "phases.json", {"phases": phases})
+
+    def next_phase(self) -> None:
+        """What lies between two phases: a test, the save that is waited for, and a model that is loaded."""
+        for phase, seconds in (("test", self.costs.test), ("save", self.costs.save)):
+            if seconds:
+                self.phase(phase, seconds)
+        self.saved = self.step
+        self.write_phases()
+        self.facts["phase"] = "next phase"
+        self.pass_time(self.costs.start)
+        self.facts["phase"] = "train"
+
     def time_left(self) -> float:
         return self.begun + self.costs.walltime - MARGIN - self.now
 
     def one_step(self) -> None:
         costs, facts = self.costs, self.facts
-        seconds = costs.step * (1 + costs.scatter * self.chance.uniform(-1, 1))
+        longer = costs.longer if costs.border is not None and self.step >= costs.border else 1.0
+        seconds = costs.step * longer * (1 + costs.scatter * self.chance.uniform(-1, 1))
         if "first step" not in facts["start"]:
             seconds += costs.first_step - costs.step
             facts["start"]["first step"] = seconds
@@ -129,7 +162,7 @@ class Simulation:
         self.step += 1
         facts["seconds"]["train"] = facts["seconds"].get("train", 0.0) + seconds
         facts["last_step"] = self.step
-        last = self.step == costs.steps
+        last = self.step in (costs.steps, costs.border)
         if costs.evaluation and (last or (costs.every and self.step % costs.every == 0)):
             self.phase("evaluate", costs.evaluation)
         if not last and self.step % (50 if costs.save_every == "auto" else costs.save_every) == 0:
@@ -193,6 +226,8 @@ def errors(simulation: Simulation) -> list[float]:
         (5, {"walltime": 900.0}),
         (6, {"walltime": 900.0, "evaluation": 60.0, "every": 60, "start": 120.0}),
         (3, {"walltime": 2000.0, "save_every": "auto", "save": 90.0, "tokenising": 200.0}),
+        (1, {"border": 150, "longer": 3.0, "evaluation": 60.0, "every": 40, "test": 200.0}),
+        (5, {"border": 220, "longer": 0.6, "walltime": 900.0, "test": 30.0}),
         (1, {"steps": 5000, "step": 0.05, "first_step": 2.0, "save": 1.0, "save_every": 500, "start": 10.0}),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpcft.disk import write_json
+from hpcft.disk import read_json, write_json
 from hpcft.launch import slurm
 from hpcft.launch.facts import BLOCK
 from hpcft.launch.show import details, print_runs
@@ -98,6 +98,31 @@ def test_what_slurm_says_and_what_the_run_says_stand_apart(tmp_path: Path) -> No
     assert (waiting.state, waiting.queue, waiting.says) == (
         "queued", "job 4 waits: others are before it", "job 3 walltime",
     )  # fmt: skip
+
+
+def test_a_run_in_phases_says_which_one_it_is_in(tmp_path: Path) -> None:
+    run = cut_run(tmp_path)
+    recipe = read_json(run.path / "recipe.json") or {}
+    recipe["phases"] = [{"name": name, "train": {"steps": 50}} for name in ("full", "completion")]
+    write_json(run.path / "recipe.json", recipe)
+    assert (status_of(run, BOTH).recipe_phase, status_of(run, BOTH).says) == ("full", "trains phase 1 of 2")
+
+    def place(over: bool) -> None:
+        first = {"name": "full", "begins": 0, "ends": 44, "step_tokens": 1.0, "over": over}
+        second = {"name": "completion", "begins": 44, "ends": 94, "step_tokens": 1.0, "over": False}
+        write_json(run.path / "phases.json", {"phases": [first, second]})
+
+    place(over=False)  # its last step is done, and it is tested
+    assert status_of(run, BOTH).recipe_phase == "full"
+    place(over=True)
+    assert status_of(run, BOTH).says == "trains phase 2 of 2"
+    lines = [line for line in details(status_of(run, BOTH)) if line.startswith("  phase")]
+    assert lines == [
+        "  phase      1 of 2, full: steps 1 to 44, over",
+        "  phase      2 of 2, completion: steps 45 to 94, now",
+    ]
+    write_json(run.path / "finished.json", {"step": 94})
+    assert status_of(run, {}).recipe_phase == "completion"
 
 
 def test_speeds_are_said_as_far_as_the_job_knows_them(tmp_path: Path) -> None:
