@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -24,6 +24,9 @@ def submit(
     cluster: ClusterName = None,
     runs: Runs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print script and plan; touch nothing.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try its whole way here in a minute, on a tiny model and 64 rows.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show progress until the run ends; Ctrl-C leaves it going.")
     ] = False,
@@ -33,6 +36,8 @@ def submit(
     from hpcft.launch.plan import make_plans
     from hpcft.launch.submission import check_folder
 
+    if smoke:
+        submit_smoke(recipe, overrides, cluster, runs, dry_run or wait)
     plans = make_plans(recipe, tuple(overrides), cluster, runs, dry=dry_run)
     plan = plans[0]
     check_folder(plan.root)
@@ -48,6 +53,15 @@ def submit(
     print(outlook)
     if wait:
         wait_for(run)
+
+
+def submit_smoke(recipe: Path, overrides: list[str], cluster: str | None, runs: Path | None, more: bool) -> NoReturn:
+    """Try a recipe on this machine; the exit code says whether it works."""
+    from hpcft.launch.smoke import smoke
+
+    if more:
+        raise UserError(Fault("--smoke", "goes without --dry-run and --wait.", "Leave them out."))
+    raise typer.Exit(smoke(recipe, overrides, cluster, runs))
 
 
 def submit_matrix(plans: list[Plan], recipe: Path, dry_run: bool, wait: bool) -> None:

@@ -30,7 +30,7 @@ BETTER = {
     "gpu_hours": min,
 }
 """What a run can be the best by, and which end of it is good; the first that is known of a run is the default."""
-ASIDE = ("name", "data.template", "data.workers", "matrix", "notify", "resources", "train.save_every", "cluster", "env")
+ASIDE = ("name", "data.workers", "matrix", "notify", "resources", "train.save_every", "cluster", "env")
 """Keys that change nothing of what is learnt, or are another in every run."""
 
 
@@ -148,14 +148,17 @@ def results(runs: Sequence[RunDir], statuses: Sequence[RunStatus], losses: Seque
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, those of a phase by its name."""
     found: dict[str, Any] = {}
+    if "phases" in values:
+        values = {**values, "phases": {phase["name"]: phase for phase in values["phases"]}}
     for key, value in values.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
     return found
 
 
 def _is_aside(key: str) -> bool:
-    return any(f"{key}.".startswith(f"{other}.") for other in ASIDE)
+    return key.endswith(".template") or any(f"{key}.".startswith(f"{other}.") for other in ASIDE)
 
 
 def best(found: Sequence[Result], by: str | None) -> tuple[str | None, list[Result]]:
