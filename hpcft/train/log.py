@@ -65,13 +65,13 @@ class Log:
         """
         training, position, meter = self.training, self.training.position, self.meter
         step = position.step - 1
-        pairs = training.train.pairs(training.share.step_rows(step))
         tokens, places = training.share.padding(step)
         meter.seconds += seconds
         meter.waited += self.step_waited
         meter.tokens += tokens
         meter.targets += result.targets
         if self.flops:
+            pairs = training.train.pairs(training.share.step_rows(step))
             meter.flops += self.flops.of(tokens, result.targets, pairs)
         position.window_tokens += tokens
         position.window_places += places

@@ -37,7 +37,7 @@ def make_training(folder: Path, position: Position) -> Any:
     )
     return SimpleNamespace(
         position=position,
-        recipe=SimpleNamespace(train=train),
+        recipe=SimpleNamespace(train=train, has_classes=False),
         total_steps=6,
         span=Span(0, None, 0, 6, True),
         learning_rate=lambda step: learning_rate(train, step, 6),
