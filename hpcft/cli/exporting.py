@@ -27,7 +27,7 @@ def export(
     ] = None,
     runs: Runs = None,
 ) -> None:
-    """Write a run's model as a plain folder with its card, adapters merged."""
+    """Write a run's model as a plain folder, with its card."""
     from hpcft.launch.export import Export, write
 
     found = choose_one(runs, run)

@@ -106,13 +106,7 @@ def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:
     if evaluate.every and not data.has("validation"):
         what = f"evaluate.every = {evaluate.every} needs data.validation."
         yield Fault(file.where("evaluate.every"), what, "Name a file there, or remove it.")
-    if evaluate.generate and evaluate.choices is None:
-        what = "evaluate.generate has no labels to look for in what the model writes."
-        yield Fault(file.where("evaluate.generate"), what, "Write them as evaluate.choices.")
-    if evaluate.generate and not evaluate.generate.temperature and (evaluate.generate.top_k or evaluate.generate.top_p):
-        key = "top_k" if evaluate.generate.top_k else "top_p"
-        what = f"evaluate.generate.{key} is for drawing, and temperature is 0, which draws nothing."
-        yield Fault(file.where(f"evaluate.generate.{key}"), what, "Write `temperature: 1.0` beside it, or remove it.")
+    yield from _generate_faults(file)
     if evaluate.choices is None:
         return
     where = file.where("evaluate.choices")
@@ -122,6 +116,24 @@ def _evaluate_faults(file: RecipeFile) -> Iterator[Fault]:
         yield Fault(where, "evaluate.choices needs data.test.", "Name a file of held-out rows there.")
     if len(set(evaluate.choices)) < 2 or len(set(evaluate.choices)) < len(evaluate.choices) or "" in evaluate.choices:
         yield Fault(where, "evaluate.choices is no choice.", "Write two completions or more, all different.")
+
+
+def _generate_faults(file: RecipeFile) -> Iterator[Fault]:
+    generate, where = file.recipe.evaluate.generate, file.where("evaluate.generate")
+    if generate is None:
+        return
+    if file.recipe.evaluate.choices is None:
+        what = "evaluate.generate has no labels to look for in what the model writes."
+        yield Fault(where, what, "Write them as evaluate.choices.")
+    if not generate.temperature and (generate.top_k or generate.top_p):
+        key = "evaluate.generate.top_k" if generate.top_k else "evaluate.generate.top_p"
+        what = f"{key} is for drawing, and temperature is 0, which draws nothing."
+        yield Fault(file.where(key), what, "Write `temperature: 1.0` beside it, or remove it.")
+    places = _shape(Path(file.recipe.model.path), "n_positions", "max_position_embeddings")
+    if places and generate.max_new_tokens >= places:
+        key = "evaluate.generate.max_new_tokens"
+        what = f"{key} = {generate.max_new_tokens}: the model has {places} positions."
+        yield Fault(file.where(key), what, "Leave most of them to the prompt.")
 
 
 def _model_faults(file: RecipeFile) -> Iterator[Fault]:

@@ -293,6 +293,8 @@ def after_and_before(report: Mapping[str, Any], earlier: Sequence[tuple[str, Map
         more.append(f"calibration error {report['calibration']['error']:.3f}")
     if "generate" in report:
         more.append(f"no label in {report['unparsed']:.1%} of the answers")
+    if "exchanged" in report:
+        more.append(f"verdict exchanged with the responses in {report['exchanged']:.1%}")
     if over := report.get("over_untuned"):
         low, high = over["interval"]
         more.append(f"{over['gain']:+.1%} over the untuned model ({low:+.1%} to {high:+.1%})")

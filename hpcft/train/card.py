@@ -24,6 +24,8 @@ CONFUSION = "confusion.png"
 WRITES = "text-generation"
 PIPELINES = {"classify": "text-classification", "entail": "text-classification", "prefer": None}
 """The pipeline of transformers that runs a model of these tasks; it has none for two texts that are read apart."""
+PATHS = {"data": ("train", "validation", "test", "template"), "model": ("path",)}
+"""Keys of a recipe that name files."""
 SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers")
 
 
@@ -36,7 +38,7 @@ def write_card(run: RunDir, source: Model, folder: Path, step: int, dtype: str) 
         (folder / CONFUSION).write_bytes(picture.read_bytes())
     reports = {path.stem: report for path in sorted(run.evaluation.glob("*.json")) if (report := read_json(path))}
     reports = {name: report for name, report in reports.items() if report.get("step") in (0, step)}
-    header = ModelCardData(**_header(run, source, reports, step))  # type: ignore[no-untyped-call]
+    header = ModelCardData(**_header(run, source, reports, step))
     body = "\n".join(_body(run, source, folder, reports, step, dtype))
     (folder / "README.md").write_text(f"---\n{header.to_yaml()}\n---\n\n{body}\n", encoding="utf-8")
 
@@ -68,7 +70,7 @@ def _header(run: RunDir, source: Model, reports: Mapping[str, Any], step: int) -
 
 
 def _body(run: RunDir, source: Model, folder: Path, reports: Mapping[str, Any], step: int, dtype: str) -> Iterator[str]:
-    recipe = run.recipe
+    recipe = run.recipe.each_phase()[-1]
     adapted = " with low-rank adapters, merged here" if recipe.lora else ""
     yield f"# {run.name}"
     yield ""
@@ -96,7 +98,7 @@ def _body(run: RunDir, source: Model, folder: Path, reports: Mapping[str, Any], 
     yield from _measures(folder, reports)
     yield from ("", "## Data", "", "| split | source | rows | SHA-256 |", "|---|---|---|---|")
     yield from _data(run, recipe)
-    yield from ("", "## Recipe", "", "```yaml", _recipe(recipe).rstrip("\n"), "```", "", "## Made with", "")
+    yield from ("", "## Recipe", "", "```yaml", _recipe(run.recipe).rstrip("\n"), "```", "", "## Made with", "")
     packages = [line for line in (read_json(run.path / "env.json") or {}).get("packages", [])]
     shown = [line for line in packages if line.partition("==")[0] in SHOWN_PACKAGES]
     yield ", ".join([f"hpcft {hpcft.__version__}", *shown, *_devices(run)])
@@ -119,24 +121,29 @@ def _measures(folder: Path, reports: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data(run: RunDir, recipe: Recipe) -> Iterator[str]:
+    """A line for each split; of a run with phases, those of the last one."""
+    below = run.recipe.features_folder(max(0, len(run.recipe.phases) - 1))
     known = (read_json(run.path / "provenance.json") or {}).get("data") or {}
     for split in ("train", "validation", "test"):
-        named = getattr(recipe.data, split)
-        if named is None:
+        if not recipe.data.has(split):
             continue
-        facts = known.get(split) or {}
-        rows = read_json(run.features / split / "complete.json") or {}
-        yield f"| {split} | {Path(named).name} | {rows.get('rows', '')} | {str(facts.get('sha256', ''))[:16]} |"
+        given = getattr(recipe.data, split)
+        named = given or recipe.data.train
+        shown = Path(named).name if named.startswith("/") else named
+        facts = known.get(split if given else "train") or {}
+        rows = read_json(run.features / below / split / "complete.json") or {}
+        drawn = "" if given else ", drawn"
+        yield f"| {split} | {shown}{drawn} | {rows.get('rows', '')} | {str(facts.get('sha256', ''))[:16]} |"
 
 
 def _recipe(recipe: Recipe) -> str:
     """The keys that were given, paths by their names alone: whose disk they lay on is nobody's business."""
     values = recipe.model_dump(mode="json", exclude_unset=True)
     values.pop("notify", None)
-    for section, keys in (("data", ("train", "validation", "test", "template")), ("model", ("path",))):
-        for key in keys:
-            if str(value := values.get(section, {}).get(key) or "").startswith("/"):
-                values[section][key] = Path(value).name
+    for section in (values, *values.get("phases", ())):
+        for part, keys in PATHS.items():
+            given = section.get(part) or {}
+            given |= {key: Path(given[key]).name for key in keys if str(given.get(key) or "").startswith("/")}
     for key in ("cluster", "env"):
         if "/" in str(values.get(key) or ""):
             values[key] = Path(values[key]).name

@@ -60,7 +60,7 @@ class Writer:
 
     def stream(self, prompt: Sequence[int], number: int) -> str:
         """The same of one prompt, printed as it comes."""
-        shown = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[no-untyped-call]
+        shown = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         return self.write([prompt], number, shown)[0]
 
     def prompt(self, row: Mapping[str, object]) -> str:
@@ -98,10 +98,11 @@ def make_writer(asked: Mapping[str, Any]) -> Writer:
     if not asked["run"]:
         try:
             tokenizer = AutoTokenizer.from_pretrained(asked["model"])
-            model = AutoModelForCausalLM.from_pretrained(asked["model"]).to(device).eval()
+            model: Any = AutoModelForCausalLM.from_pretrained(asked["model"])
         except UNLOADABLE as error:
             raise UserError(loading_fault("model", asked["model"], error)) from error
-        return Writer(model, tokenizer, settings(Generate(max_new_tokens=UNASKED_TOKENS), asked), template, device)
+        generate = settings(Generate(max_new_tokens=UNASKED_TOKENS), asked)
+        return Writer(model.to(device).eval(), tokenizer, generate, template, device)
     run = RunDir(Path(asked["run"]))
     recipe, tokenizer = run.recipe, load_tokenizer(source_of(run))
     model = load_left(run, asked["model"], device).inner

@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     run = make_run(
         parts,
         parts / "runs" / "run",
-        {"learning_rate": 0.02},
+        {"learning_rate": 3e-4},
         data={"test": str(parts / "test.jsonl")},
         evaluate={"choices": LABELS, "batch_size": 4, "generate": {"max_new_tokens": 5}},
     )
@@ -96,7 +96,7 @@ def test_one_prompt_is_written_behind_in_the_template_as_the_model_would(
     writing = Writing(Left(run), prompt="what waits (0)?")
     text = said(capsys, writing)
     table = pandas.read_parquet(run.evaluation / "after.parquet")
-    assert text.strip() == table["text"][0].strip() and text.endswith("\n")
+    assert text.strip() == table["text"][0].strip() != "" and text.endswith("\n")
     drawn = {"temperature": 2.0, "seed": 1, "max_new_tokens": 8}
     once = said(capsys, replace(writing, settings=drawn))
     assert said(capsys, replace(writing, settings=drawn)) == once != text

@@ -128,9 +128,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Path]:
     rows = [{"question": f"what waits ({n})?", "answer": ["queue", "node"][n % 2]} for n in range(9)]
     (parts / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     labels = {"choices": ["node", "queue"], "generate": {"max_new_tokens": 7}}
-    run = make_run(parts, parts / "runs" / "moods", {}, data={"test": str(parts / "test.jsonl")}, evaluate=labels)
-    write_json(run.path / "jobs" / "001" / "submitted.json", {"slurm_id": "local1", "walltime": 60, "time": 0})
+    run = make_run(
+        parts,
+        parts / "runs" / "moods",
+        {"learning_rate": 3e-4},
+        data={"test": str(parts / "test.jsonl")},
+        evaluate=labels,
+    )
     training = begin(run)
+    write_json(run.path / "jobs" / "001" / "submitted.json", {"slurm_id": "local1", "walltime": 60, "time": 0})
     curve = CurveWriter(training.job.curve)
     log, batches = Log(training, curve), micro_batches(training)
     measure(training, log, "before")
