@@ -107,7 +107,7 @@ class _Answer(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path).path.strip("/")
         if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
-            return self.refuse(401, "")
+            return self.answer({"error": "Invalid username or password."}, 401)
         if path == "api/repos/create":
             asked = json.loads(body)
             self.hub.made.append(asked)
@@ -144,8 +144,13 @@ class _Answer(BaseHTTPRequestHandler):
         self.hub.large[hashlib.sha256(data).hexdigest()] = data
         self.send(b"", {})
 
-    def answer(self, value: object) -> None:
-        self.send(json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def answer(self, value: object, code: int = 200) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def send(self, data: bytes, headers: Mapping[str, str], path: str = "") -> None:
         start = 0

@@ -169,7 +169,7 @@ def upload(folder: Path, repository: str) -> None:
     try:
         api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"{folder.name}, by hpcft export")
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:  # a proxy may answer no JSON
         words = str(error).strip().splitlines()
         what = f"the hub has not taken it: {words[0] if words else type(error).__name__}"
         fix = f"{folder} is whole; `hf auth login` gives you a token, `hf upload` tries again."

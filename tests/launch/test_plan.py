@@ -356,7 +356,7 @@ def test_rows_longer_than_a_model_with_learnt_positions_can_take_are_refused(des
 
 def test_a_completion_that_leaves_no_position_for_the_prompt(desk: Desk) -> None:
     desk.write("model/config.json", '{"n_positions": 256}')
-    more = ("data.max_length=200", "data.test=train.jsonl", "evaluate.choices=[a, b]")
+    more = ("data.max_length=200", "data.test=train.jsonl", "evaluate.choices=[glad, sad]")
     words = [word for text in (*more, "evaluate.generate.max_new_tokens=256") for word in ("--set", text)]
     assert desk.faults(*words) == [
         "--set evaluate.generate.max_new_tokens: evaluate.generate.max_new_tokens = 256: the model has 256 positions. "
