@@ -80,7 +80,7 @@ class Filter(Section):
     removed stands in the log and in `hpcft show`."""
 
     empty: Literal["drop"] | None = None
-    """Rows without a value that the task needs; a fault when not given."""
+    """Rows without a value that the task needs; a fault when not given. A column in a prompt may be blank."""
     duplicates: Literal["drop", "keep"] | None = None
     """Rows that say what an earlier one says, or have its `id`. When not given, only a repeated id is a fault; `keep`
     takes that too."""

@@ -78,8 +78,11 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
-        if parts[:2] == ["api", "models"]:
+        if parts[:2] in (["api", "models"], ["api", "datasets"]):
             name, revision = "/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main"
+            name = f"datasets/{name}" if parts[1] == "datasets" else name
+        elif parts[3:4] == ["resolve"]:  # of a dataset
+            name, revision, parts = "/".join(parts[:3]), parts[4], parts[1:]
         elif parts[2:3] == ["resolve"]:
             name, revision = "/".join(parts[:2]), parts[3]
         else:
@@ -90,6 +93,9 @@ class _Answer(BaseHTTPRequestHandler):
         files = self.hub.commits[name].get(commit)
         if files is None:
             return self.refuse(404, "RevisionNotFound")
+        if parts[0] == "api" and parts[4:5] == ["tree"]:
+            about = [self.entry(path, data) for path, data in files.items()]
+            return self.send(json.dumps(about).encode(), {"Content-Type": "application/json"})
         if parts[0] == "api":
             siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
             about = {"id": name, "sha": commit, "siblings": siblings, "private": False, "downloads": 0, "tags": []}
@@ -151,6 +157,10 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def entry(self, path: str, data: bytes) -> dict[str, object]:
+        """A file as a listing of a dataset has it."""
+        return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
 
     def send(self, data: bytes, headers: Mapping[str, str], path: str = "") -> None:
         start = 0

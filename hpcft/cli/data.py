@@ -18,6 +18,7 @@ app.add_typer(data, name="data")
 def show(
     recipe: RecipePath,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, validation or test.")] = "train",
+    phase: Annotated[str | None, typer.Option("--phase", metavar="NAME", help="Of a recipe with phases.")] = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="How many of them as text.")] = 3,
     overrides: Overrides = [],  # noqa: B006
     cluster: ClusterName = None,
@@ -28,7 +29,7 @@ def show(
 
     from hpcft.launch.preview import preview, print_preview
 
-    answer = preview(recipe, tuple(overrides), cluster, split, rows)
+    answer = preview(recipe, tuple(overrides), cluster, split, rows, phase)
     if as_json:
         print(json.dumps(answer, indent=1))
     else:

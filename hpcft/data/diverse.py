@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,9 @@ def word_sums(texts: Sequence[str]) -> Sums:
     These are the sums of simhash (Charikar 2002, Similarity estimation techniques from rounding algorithms), in whole
     numbers, so that they are the same on every machine.
     """
-    words = [sorted(set(WORD.findall(text.lower()))) or [""] for text in texts]
-    hashes = np.array([zlib.crc32(word.encode(errors="replace")) for row in words for word in row], dtype=np.uint64)
+    words = [set(WORD.findall(text.lower())) or {""} for text in texts]
+    known = {word: zlib.crc32(word.encode(errors="replace")) for word in set(chain.from_iterable(words))}
+    hashes = np.array([known[word] for row in words for word in row], dtype=np.uint64)
     # crc32 is linear: similar words would lean alike. This mixes it (the finalizer of MurmurHash3).
     hashes = (hashes ^ (hashes >> np.uint64(16))) * np.uint64(0x85EBCA6B) & np.uint64(0xFFFFFFFF)
     hashes = (hashes ^ (hashes >> np.uint64(13))) * np.uint64(0xC2B2AE35) & np.uint64(0xFFFFFFFF)

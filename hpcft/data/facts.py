@@ -17,12 +17,13 @@ from hpcft.data.diverse import word_sums
 from hpcft.data.rows import in_chunks, is_missing
 from hpcft.recipe import Recipe
 from hpcft.template import PromptTemplate
-from hpcft.textrows import Row
+from hpcft.textrows import Row, label_of
 
 CHUNK = 512
 """Rows between two looks at the stop flag."""
 SHARD = 64
 """Chunks that are put on disk together: what a kill loses at most."""
+ENCODE = json.JSONEncoder(default=str).encode
 Facts = dict[str, npt.NDArray[Any]]
 """Of all rows: `same` and `id`, hashes of what the task reads and of the id; `by` and `balance`, hashes of a class, all
 (rows, 2); `has_id`; `empty`; `tokens`; `words`, see diverse. What the recipe does not ask for is not there."""
@@ -39,6 +40,11 @@ class Reader:
     tokenizer: Any = None
     """Where rows are chosen by their tokens."""
 
+    @property
+    def _needs_empty(self) -> bool:
+        keep = self.recipe.data.filter
+        return self.tokenizer is not None or (keep is not None and keep.empty is not None)
+
     def facts(self, rows: Sequence[Row]) -> Facts:
         """Of these rows."""
         data = self.recipe.data
@@ -47,12 +53,12 @@ class Reader:
             "same": _hashes([[row.get(name) for name in self.columns] for row in rows], seed),
             "id": _hashes([row.get("id") for row in rows], 0),
             "has_id": np.array([not is_missing(row.get("id")) for row in rows]),
-            "empty": np.array([self._empty(row) for row in rows]),
+            "empty": np.array([self._empty(row) for row in rows]) if self._needs_empty else np.zeros(len(rows), bool),
         }
         if data.split and data.split.by:
-            found["by"] = _hashes([row.get(data.split.by) for row in rows], 0)
+            found["by"] = _hashes([_class(row, data.split.by) for row in rows], 0)
         if data.filter and data.filter.balance:
-            found["balance"] = _hashes([row.get(data.filter.balance) for row in rows], 0)
+            found["balance"] = _hashes([_class(row, data.filter.balance) for row in rows], 0)
         if self.tokenizer is not None:
             found["tokens"] = self._lengths(rows, found["empty"])
         if data.filter and data.filter.diverse:
@@ -105,12 +111,23 @@ def _joined(some: Sequence[Facts]) -> Facts:
     return {name: np.concatenate([facts[name] for facts in some]) for name in some[0]}
 
 
+def _class(row: Row, column: str) -> str:
+    """The value of a column of classes; of rows that have none, a class of their own."""
+    value = row.get(column)
+    return "" if is_missing(value) else label_of(value)
+
+
 def _hashes(values: Sequence[Any], seed: int) -> npt.NDArray[np.uint64]:
     """(values, 2): 128 bits of each, so that two of a billion are never the same by chance."""
-    key = str(seed).encode()
-    texts = (json.dumps(value, default=str).encode() for value in values)
-    joined = b"".join(hashlib.blake2b(text, digest_size=16, key=key).digest() for text in texts)
-    return np.frombuffer(joined, np.uint64).reshape(-1, 2)
+    if not any(value is not None for value in values):
+        return np.zeros((len(values), 2), np.uint64)
+    fresh = hashlib.blake2b(digest_size=16, key=str(seed).encode())
+    joined = bytearray()
+    for value in values:
+        found = fresh.copy()
+        found.update(ENCODE(value).encode())
+        joined += found.digest()
+    return np.frombuffer(bytes(joined), np.uint64).reshape(-1, 2)
 
 
 def _store(part: Path, number: int, facts: Facts) -> None:

@@ -41,7 +41,8 @@ class Selection:
 
     def words(self) -> str:
         """`880 of 1000 rows (100 duplicates, 20 max_tokens left out)`."""
-        removed = ", ".join(f"{count} {name}" for name, count in self.report["removed"].items())
+        counts = self.report["removed"]
+        removed = ", ".join(f"{counts[name]} {name}" for name in Filter.model_fields if name in counts)
         drawn = f"{self.report['rows']} of {self.report['of']} rows"
         return f"{drawn} ({removed} left out)" if removed else drawn
 

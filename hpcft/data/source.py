@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from hpcft.recipe import Recipe
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import CUT_UP, LONGEST, Row
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 LOADING = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError)
 """What datasets 5 raises for a folder or id that it cannot load."""
 
@@ -150,7 +152,7 @@ def renamed(row: Row, columns: Mapping[str, str], place: Path, number: int, leni
 def checked(row: Row, place: Path, number: int) -> Row:
     """The same row. Raises UserError for a value that no model could read."""
     for name, value in row.items():
-        if type(value) is str and len(value) > LONGEST:
+        if type(value) is str and len(value) > LONGEST:  # of a file that has no lines which would be too long already
             what = f'"{name}" has {len(value):,} characters; {LONGEST:,} is the most.'
             raise UserError(Fault(f"{place}, row {number}", what, CUT_UP))
     return row
@@ -219,23 +221,31 @@ def load_dataset(recipe: Recipe, split: str) -> Any:
     if not Path(place).exists():
         place, _, name = place.partition(":")
     data = recipe.data
+    on_hub = not place.startswith("/")
     try:
-        if not place.startswith("/"):
-            return datasets.load_dataset(place, data.config, revision=data.revision, split=name or split)
-        found = datasets.load_from_disk(place)
+        if on_hub:
+            found = datasets.load_dataset(place, data.config, revision=data.revision, split=name or split)
+        else:
+            found = datasets.load_from_disk(place)
     except LOADING as error:
-        fix = (
-            ""
-            if place.startswith("/")
-            else "Is its id right, and does this node reach the hub, or have it in its cache?"
-        )
+        fix = "Is its id right, and does this node reach the hub, or have it in its cache?" if on_hub else ""
         raise UserError(Fault(place, f"cannot be loaded: {_one_line(error)}", fix)) from error
+    commit = commit_of(found) if on_hub else None
+    if COMMIT.fullmatch(data.revision or "") and commit != data.revision:  # datasets 5 takes what it has, unasked
+        what = f"is at commit {commit} in the cache, not at {data.revision}, and the hub does not answer."
+        raise UserError(Fault(place, what, "Fetch it where there is internet: `hpcft fetch RECIPE`."))
     if not isinstance(found, datasets.DatasetDict):
         return found
     if (wanted := name or split) not in found:
         what = f'has no split "{wanted}".'
         raise UserError(Fault(place, what, f"It has {quoted(found)}; write `{place}:NAME` for one of them."))
     return found[wanted]
+
+
+def commit_of(dataset: Any) -> str | None:
+    """Of a dataset of the hub, by the folder that its rows are kept in (datasets 5)."""
+    name = Path(dataset.cache_files[0]["filename"]).parent.name if dataset.cache_files else ""
+    return name if COMMIT.fullmatch(name) else None
 
 
 def _one_line(error: Exception) -> str:

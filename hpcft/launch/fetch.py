@@ -20,12 +20,13 @@ from hpcft.errors import Fault, UserError
 from hpcft.launch import chain
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, find_env
+from hpcft.launch.fetchrows import fetch_rows, hub_rows
 from hpcft.launch.hub import hub_cache, hub_variables, is_hub_id, lacks, run_model
 from hpcft.launch.plan import find_site
 from hpcft.launch.room import gigabytes
 from hpcft.launch.slurm import own_words, scrubbed_environment
 from hpcft.launch.slurm_transfer import transfer_command
-from hpcft.recipe import Model
+from hpcft.recipe import Model, Recipe
 from hpcft.recipefile import RecipeFile, check_members
 from hpcft.rundir import RunDir
 
@@ -49,6 +50,8 @@ class Wanted:
     env: Env
     account: str | None = None
     """The recipe's own."""
+    recipe: Recipe | None = None
+    """Whose rows are brought too."""
 
     @property
     def command(self) -> list[str]:
@@ -66,12 +69,14 @@ def wanted(path: Path, overrides: tuple[str, ...], cluster_name: str | None) -> 
             raise UserError(Fault(str(path), "is a run: its recipe and cluster are settled.", "Leave out the options."))
         run = RunDir(path.absolute())
         account = run.recipe.resources.account
-        return [Wanted(str(path), run_model(run), chain.run_cluster(run), chain.run_env(run), account)]
+        return [Wanted(str(path), run_model(run), chain.run_cluster(run), chain.run_env(run), account, run.recipe)]
     members = check_members(path, overrides)
     if faults := list(dict.fromkeys(fault for member in members for fault in member.faults)):
         raise UserError(faults)
     found = [_wanted(member.file, cluster_name) for member in members if member.file]
-    return list({(want.model.path, want.model.revision): want for want in found}.values())
+    return list(
+        {(want.model.path, want.model.revision, str(want.recipe and want.recipe.data)): want for want in found}.values()
+    )
 
 
 def _wanted(file: RecipeFile, cluster_name: str | None) -> Wanted:
@@ -87,15 +92,23 @@ def _wanted(file: RecipeFile, cluster_name: str | None) -> Wanted:
         faults += error.faults
     if cluster is None or env is None:
         raise UserError(faults)
-    return Wanted(file.where("model.path"), file.recipe.model, cluster, env, file.recipe.resources.account)
+    return Wanted(file.where("model.path"), file.recipe.model, cluster, env, file.recipe.resources.account, file.recipe)
 
 
 def fetch(want: Wanted) -> None:
-    """Bring the model, and say what came and where it lies. Raises UserError with what the hub answered."""
+    """Bring model and rows, and say what came and where it lies. Raises UserError with what the hub answered."""
+    rows = want.recipe is not None and any(hub_rows(each) for each in want.recipe.each_phase())
+    if is_hub_id(want.model):
+        fetch_model(want)
+    elif not rows:
+        print(f"nothing to fetch: the model is the folder {want.model.path}, and data are files")
+    if rows and want.recipe:
+        fetch_rows(want.recipe, want.cluster, want.env)
+
+
+def fetch_model(want: Wanted) -> None:
+    """Bring the model. Raises UserError with what the hub answered."""
     model, cluster = want.model, want.cluster
-    if not is_hub_id(model):
-        print(f"nothing to fetch: the model is the folder {model.path}, and data are files")
-        return
     cache = hub_cache(cluster)
     try:
         cache.mkdir(parents=True, exist_ok=True)

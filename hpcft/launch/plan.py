@@ -14,6 +14,7 @@ from hpcft.launch.card import card_fault
 from hpcft.launch.cluster import Choice, Cluster, ClusterFile, read_cluster_file
 from hpcft.launch.condaenv import Env, find_env
 from hpcft.launch.envfit import env_faults
+from hpcft.launch.fetchrows import absent_rows
 from hpcft.launch.fit import fit, wrong_site
 from hpcft.launch.hub import absence_fault, model_folder
 from hpcft.launch.inputs import recipe_faults
@@ -184,11 +185,13 @@ def _model_faults(
     parameters: int | None,
     trained: int | None,
 ) -> Iterator[Fault]:
-    """What keeps a job from its model: the hub out of reach, or no room."""
+    """What keeps a job from its model and rows: the hub out of reach, or no room."""
     words = ["hpcft", "fetch", str(file.path), *(["--cluster", cluster_name] if cluster_name else [])]
     command = shlex.join([*words, *(word for text in file.overrides for word in ("--set", text))])
     if fault := absence_fault(file.where("model.path"), cluster, file.recipe.model, command):
         yield fault
+    if not file.doubtful & {"data", "phases"}:
+        yield from absent_rows(file, cluster, command)
     if parameters is not None and root is not None and not file.doubtful & {"train", "resources"}:
         yield from room_faults(file, cluster, root, parameters, trained)
 

@@ -31,9 +31,20 @@ PLAIN = {"prompt": ("", ""), "learnt": ("«", "»"), "cut": ("[cut: ", "]")}
 SPLITS = ("train", "validation", "test")
 
 
-def preview(path: Path, overrides: tuple[str, ...], cluster: str | None, split: str, rows: int) -> dict[str, Any]:
-    """What `hpcft.train.preview` says, run by the python of the recipe's env. Raises UserError with every fault."""
-    file = read_recipe(path, overrides)
+def preview(
+    path: Path, overrides: tuple[str, ...], cluster: str | None, split: str, rows: int, phase: str | None = None
+) -> dict[str, Any]:
+    """What `hpcft.train.preview` says, run by the python of the recipe's env. Raises UserError with every fault.
+
+    Of a recipe with phases, the rows of the first one, or of that which is named.
+    """
+    whole = read_recipe(path, overrides)
+    each = {one.phase: one for one in whole.each_phase()}
+    if phase is not None and phase not in each:
+        names = ", ".join(name for name in each if name)
+        fix = f"It has {names}." if names else "It has no phases."
+        raise UserError(Fault("--phase", f'"{phase}" is no phase of the recipe.', fix))
+    file = each[phase] if phase else next(iter(each.values()))
     if split not in SPLITS or not file.recipe.data.has(split):
         there = ", ".join(name for name in SPLITS if file.recipe.data.has(name))
         raise UserError(Fault("--split", f'the recipe has no rows for "{split}".', f"It has {there}."))
@@ -68,9 +79,8 @@ def print_preview(answer: dict[str, Any]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     legend = [("prompt", f"{answer['place']}: "), ("learnt", "learnt"), ("prompt", " "), ("cut", "cut off")]
     console.print(_painted(legend, console.is_terminal))
-    unit = "block" if answer["blocks"] else "row"
     for number, pieces in enumerate(answer["shown"], 1):
-        console.print(Text(f"-- {unit} {number}", style="dim"))
+        console.print(Text(f"-- {answer['unit']} {number}", style="dim"))
         console.print(_painted(pieces, console.is_terminal))
     console.print()
     for key, words in figures(answer):
@@ -86,14 +96,17 @@ def _painted(pieces: Sequence[tuple[str, str]], colours: bool) -> Text:
 
 def figures(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What is known of the rows that were looked at, in words."""
-    unit = "block" if answer["blocks"] else "row"
+    unit = answer["unit"]
     if answer["chosen"]:
         yield "rows", answer["chosen"]
     yield "looked at", f"the first {count(answer['looked_at'], unit)}"
-    yield "learnt", f"{answer['learnt']:.1%} of the tokens"
+    if answer["labels"]:
+        yield "classes", ", ".join(answer["labels"])
+    else:
+        yield "learnt", f"{answer['learnt']:.1%} of the tokens"
     lengths = answer["lengths"]
     yield "tokens", f"half have {lengths['50']} or less, 90% {lengths['90']}, 99% {lengths['99']}, all {lengths['100']}"
-    if not answer["blocks"]:
+    if unit == "row":
         share = answer["cut_tokens"] / max(1, answer["tokens"])
         cut = f"{count(answer['cut_rows'], 'row')}, {share:.1%} of all tokens" if answer["cut_rows"] else "nothing"
         yield "cut off", f"{cut} at data.max_length = {answer['max_length']}"

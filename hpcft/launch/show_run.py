@@ -17,6 +17,7 @@ from hpcft.launch.drift import tokenised
 from hpcft.launch.provenance import data_files, fingerprint, model_files, provenance, same
 from hpcft.launch.sizes import sizes
 from hpcft.launch.words import amount, clock, count, duration
+from hpcft.recipe import Filter
 from hpcft.rundir import JobDir, RunDir
 
 LISTED = ("torch", "transformers", "accelerate", "numpy")
@@ -149,7 +150,8 @@ def _file(before: dict[str, Any] | None, path: Path, kept: bool) -> str:
 def _rows(report: dict[str, Any]) -> str:
     """Which rows of its source a split has, and what each filter has removed."""
     words = [f"{report['rows']} of {count(report['of'], 'row')} of {Path(report['source']).name}"]
-    words += [f"{removed} removed by {name}" for name, removed in report["removed"].items()]
+    removed = report["removed"]
+    words += [f"{removed[name]} removed by {name}" for name in Filter.model_fields if name in removed]
     return f"{', '.join(words)}; chosen as {report['fingerprint'][:16]}"
 
 

@@ -31,7 +31,7 @@ def find_classes(run: RunDir, control: Control) -> Recipe:
         return recipe
     if control.rank == 0:
         try:
-            write_json(run.path / "labels.json", {"labels": _labels(recipe)})
+            write_json(run.path / "labels.json", {"labels": classes_of(recipe)})
         except UserError:
             control.share(1)
             raise
@@ -40,8 +40,8 @@ def find_classes(run: RunDir, control: Control) -> Recipe:
     return labelled(run)
 
 
-def _labels(recipe: Recipe) -> tuple[str, ...]:
-    """Of all rows of the source, drawn or not, and of every phase."""
+def classes_of(recipe: Recipe) -> tuple[str, ...]:
+    """Of all training rows of the source, drawn or not, and of every phase. Raises UserError: a row has no label."""
     found: set[str] = set()
     lenient = bool(recipe.data.filter and recipe.data.filter.empty)
     sources = {place_of(each, "train"): each for each in recipe.each_phase()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ import numpy as np
 from hpcft.data.features import Feature
 from hpcft.data.source import chosen_rows, in_source, place_of, selection_of
 from hpcft.errors import UserError
-from hpcft.recipe import Recipe
+from hpcft.recipe import VERDICTS, Recipe
 from hpcft.tasks.task import make_task
 from hpcft.tasks.tokenize import check_tokenizer
+from hpcft.textrows import Row
+from hpcft.train.labels import classes_of
 from hpcft.train.model import load_tokenizer
 
 LOOKED_AT = 2000
@@ -38,44 +40,60 @@ def preview(recipe: Recipe, split: str, shown: int, store: Path | None) -> dict[
     """
     tokenizer = load_tokenizer(recipe.model)
     check_tokenizer(tokenizer, recipe.model.path)
+    if recipe.has_classes and recipe.data.labels is None:
+        labels = VERDICTS if recipe.task == "prefer" else classes_of(recipe)
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"labels": labels})})
     selection, place = selection_of(recipe, split, store, tokenizer), place_of(recipe, split)
-    rows = islice(chosen_rows(recipe, split, selection), LOOKED_AT)
+    rows = list(islice(chosen_rows(recipe, split, selection), LOOKED_AT))
     blocks, limit = recipe.task == "corpus", recipe.data.max_length
-    whole = recipe if blocks else _uncut(recipe)
     try:
-        found = list(_features(whole, tokenizer, rows, place))
+        found = list(_features(recipe if blocks else _uncut(recipe), tokenizer, rows, place))
+        # Of texts that are classified a task leaves out the middle; of others what stands behind the limit is cut.
+        kept = (
+            list(_features(recipe, tokenizer, rows, place)) if recipe.has_classes else [_cut(f, limit) for f in found]
+        )
     except UserError as error:
         raise in_source(error, place, selection) from None
-    lengths = np.array([len(feature.tokens) for feature in found])
-    kept = [Feature(feature.tokens[:limit], feature.trained[:limit]) for feature in found]
-    learnt = [sum(feature.trained[1:]) for feature in kept]
+    lengths, left = (np.array([len(feature.tokens) for feature in some]) for some in (found, kept))
+    learnt = [1 if feature.label is not None else sum(feature.trained[1:]) for feature in kept]
+    shown_rows = kept if recipe.has_classes else found
     return {
         "place": str(place),
-        "blocks": blocks,
+        "unit": "block" if blocks else "row",
+        "labels": recipe.data.labels,
         "looked_at": len(found),
         "chosen": selection.words() if selection else None,
         "max_length": limit,
-        "shown": [_pieces(tokenizer, feature, limit) for feature in found[:shown]],
-        "learnt": sum(learnt) / max(1, sum(len(feature.tokens) for feature in kept)),
+        "shown": [_pieces(tokenizer, feature, limit, recipe.data.labels) for feature in shown_rows[:shown]],
+        "learnt": sum(learnt) / max(1, int(left.sum())),
         "lengths": {str(percent): int(np.percentile(lengths, percent, method="higher")) for percent in PERCENTILES},
-        "cut_rows": int((lengths > limit).sum()),
-        "cut_tokens": int(np.maximum(0, lengths - limit).sum()),
+        "cut_rows": int((lengths > left).sum()),
+        "cut_tokens": int((lengths - left).sum()),
         "tokens": int(lengths.sum()),
         "unlearnt_rows": learnt.count(0),
     }
+
+
+def _cut(feature: Feature, limit: int) -> Feature:
+    return Feature(feature.tokens[:limit], feature.trained[:limit])
 
 
 def _uncut(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_length": UNCUT})})
 
 
-def _features(recipe: Recipe, tokenizer: Any, rows: Iterator[Any], place: Path) -> Iterator[Feature]:
+def _features(recipe: Recipe, tokenizer: Any, rows: Sequence[Row], place: Path) -> Iterator[Feature]:
     for chunk in make_task(recipe, tokenizer).chunks(rows, place):
         yield from chunk.features
 
 
-def _pieces(tokenizer: Any, feature: Feature, limit: int) -> list[tuple[str, str]]:
-    """The text of a row in stretches, each `prompt`, `learnt` or `cut`."""
+def _pieces(tokenizer: Any, feature: Feature, limit: int, labels: Sequence[str] | None) -> list[tuple[str, str]]:
+    """The text of a row in stretches, each `prompt`, `learnt` or `cut`; a row's class is what is learnt of it."""
+    if feature.label is not None and labels:
+        texts = (
+            [feature.tokens[: feature.first], feature.tokens[feature.first :]] if feature.first else [feature.tokens]
+        )
+        return [("prompt", f"{tokenizer.decode(text)}\n") for text in texts] + [("learnt", labels[feature.label])]
     kinds = [
         "cut" if place >= limit else "learnt" if place and trained else "prompt"
         for place, trained in enumerate(feature.trained)

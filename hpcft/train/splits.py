@@ -55,7 +55,7 @@ def _make(folder: Path, split: str, run: RunDir, recipe: Recipe, tokenizer: Any,
     common, place = run.path.parent / ".features", place_of(recipe, split)
     selection = selection_of(recipe, split, run.splits, tokenizer, control.poll)
     if selection is not None:
-        _report(run, folder.relative_to(run.features).as_posix(), place, selection)
+        report_rows(run, folder.relative_to(run.features).as_posix(), place, selection)
     source = source_of(split, recipe, tokenizer, selection)
     with shared.turn(common, source, control.poll):
         if shared.take(common, source, folder) is None:
@@ -91,7 +91,7 @@ def _tokenise(
         raise in_source(error, place, selection) from None
 
 
-def _report(run: RunDir, split: str, place: Path, selection: Selection) -> None:
+def report_rows(run: RunDir, split: str, place: Path, selection: Selection) -> None:
     """Say which rows were chosen, in the log and for `hpcft show`; of a phase, `split` is full/train."""
     print(f"hpcft: {split}: {selection.words()} of {place.name}", flush=True)
     report = {"source": str(place), **selection.report, "fingerprint": selection.fingerprint}

@@ -24,7 +24,7 @@ from hpcft.train.classtest import ClassTest
 from hpcft.train.control import Control
 from hpcft.train.evaluate import release
 from hpcft.train.model import LossModel, padding_token
-from hpcft.train.splits import features_of
+from hpcft.train.splits import features_of, report_rows
 from hpcft.train.surprise import LossTest
 from hpcft.train.written import WrittenTest
 
@@ -70,6 +70,9 @@ def make_test(
         return LossTest(features_of(split, run, recipe, tokenizer, control, below), padding_token(tokenizer))
     selection = selection_of(recipe, split, run.splits, tokenizer)
     rows, place = list(chosen_rows(recipe, split, selection)), place_of(recipe, split)
+    name = (Path(below) / split).as_posix()
+    if selection is not None and control.rank == 0 and name not in run.rows:
+        report_rows(run, name, place, selection)
     template = read_template(Path(data.template))
     parts = (template, tokenizer, rows, evaluate.choices, data.max_length, place, selection)
     if evaluate.generate is None:

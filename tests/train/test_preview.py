@@ -56,9 +56,20 @@ def test_a_row_is_shown_with_what_is_learnt_and_what_is_cut_off(tmp_path: Path, 
 def test_blocks_of_a_corpus_are_learnt_whole(tmp_path: Path, model: Path) -> None:
     rows = [{"text": "The queue waits for the batch. " * 5}] * 2
     found = preview(recipe(tmp_path, model, rows, max_length=16), "train", 1, None)
-    assert found["blocks"]
+    assert found["unit"] == "block"
     assert [kind for kind, _ in found["shown"][0]] == ["prompt", "learnt"]  # nothing stands before the first token
     assert (found["lengths"]["100"], found["cut_rows"]) == (16, 0)
+
+
+def test_of_a_text_that_is_classified_the_class_is_learnt_and_the_middle_cut_out(tmp_path: Path, model: Path) -> None:
+    rows = [{"text": "good day", "label": "glad"}, {"text": f"it {'rained ' * 30}today", "label": "sad"}]
+    made = recipe(tmp_path, model, rows, max_length=12).model_copy(update={"task": "classify"})
+    found = preview(made, "train", 2, None)
+    assert found["shown"][0][-2:] == [("prompt", "good day\n"), ("learnt", "glad")]
+    assert found["shown"][1][0][1].startswith("it rained")
+    assert found["shown"][1][0][1].endswith("today\n")
+    assert (found["labels"], found["cut_rows"], found["unlearnt_rows"]) == (("glad", "sad"), 1, 0)
+    assert found["cut_tokens"] == found["lengths"]["100"] - 12
 
 
 def test_only_the_rows_that_are_chosen_are_shown(tmp_path: Path, model: Path) -> None:
@@ -80,8 +91,9 @@ def test_on_a_terminal_it_is_coloured_and_elsewhere_marked(monkeypatch: pytest.M
     monkeypatch.setattr(shown, "Console", lambda **given: console)
     shown.print_preview(
         {
-            "place": "/rows [1].jsonl", "blocks": False, "looked_at": 2000, "chosen": None, "max_length": 30,
-            "shown": [[("prompt", "Mood: [b]"), ("learnt", " glad"), ("cut", " day")]], "learnt": 0.125,
+            "place": "/rows [1].jsonl", "unit": "row", "labels": None, "looked_at": 2000, "chosen": None,
+            "shown": [[("prompt", "Mood: [b]"), ("learnt", " glad"), ("cut", " day")]],
+            "max_length": 30, "learnt": 1 / 8,
             "lengths": {"50": 20, "90": 28, "99": 31, "100": 40}, "cut_rows": 3, "cut_tokens": 12, "tokens": 600,
             "unlearnt_rows": 1,
         }

@@ -116,3 +116,15 @@ def test_a_fault_in_a_row_that_was_chosen_names_its_row_in_the_file(parts: Path,
     with pytest.raises(UserError) as error:
         begin(run)
     assert str(error.value).startswith(f"{path}, row 31: its prompt alone has ")
+
+
+def test_what_became_of_the_test_rows_is_told_too(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"split": {"test": 12}, "filter": {"max_tokens": 1000, "duplicates": "drop"}}
+    rows = [{"question": f"Is {n} even?", "answer": "no" if n % 2 else "yes"} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data["train"] = str(tmp_path / "rows.jsonl")
+    run = begin(make_run(parts, tmp_path / "runs" / "one", {}, data=data, evaluate={"choices": ["yes", "no"]})).run
+    assert "hpcft: test: 12 of 12 rows (0 duplicates, 0 max_tokens left out) of rows.jsonl\n" in capsys.readouterr().out
+    assert set(run.rows) == {"train", "test"}
