@@ -15,15 +15,20 @@ from typing import Any
 PIECES = (2, 5)
 """Steps after which the cut runs are stopped."""
 STEPS = 7
+CLASS_TASKS = ("classify", "prefer")
+"""Kinds of training that are tasks of their own, on an encoder with a head of classes."""
 
 
-def settings(case: dict[str, Any], ranks: int) -> dict[str, Any]:
+def settings(parts: Path, case: dict[str, Any], ranks: int) -> dict[str, Any]:
     """Sections of the recipe."""
     sections: dict[str, Any] = {"resources": {"gpus": 0, "processes": ranks}}
     if case["kind"] == "lora":
         sections["lora"] = {"rank": 4, "dropout": 0.1}
     if case["kind"] == "bottom":
         sections["model"] = {"freeze": 1}
+    if case["kind"] in CLASS_TASKS:
+        sections["task"], sections["model"] = case["kind"], {"path": str(parts / "encoder")}
+        sections["data"] = {"train": str(parts / f"{case['kind']}.jsonl"), "template": None}
     sections["train"] = {
         "steps": STEPS,
         "grouping": case["grouping"],
@@ -48,7 +53,7 @@ def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, rank
     from tests.promise import outcome
     from tests.train.pieces import make_run, train_job
 
-    run = make_run(parts, path, **settings(case, ranks)) if rank == 0 else RunDir(path)
+    run = make_run(parts, path, **settings(parts, case, ranks)) if rank == 0 else RunDir(path)
     meet()
     for number, stop in enumerate([*stops, STEPS + 1], 1):
         if rank == 0:  # a job that was never submitted has no part in the curve

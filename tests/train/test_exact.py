@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from hpcft.job.workers import find_meeting
-from tests.train.exact import STEPS
+from tests.parts import make_tiny_encoder, write_labelled
+from tests.train.exact import CLASS_TASKS, STEPS
 from tests.train.pieces import make_parts
 
 CASES = {
@@ -40,6 +41,10 @@ CASES |= {
     for grouping, kind in (("bucketed", "full"), ("packed", "lora"), ("plain", "bottom"))
 }
 CASES |= {
+    f"bucketed-{kind}": {"grouping": "bucketed", "kind": kind, "accumulation": 2, "checkpointing": kind == "prefer"}
+    for kind in CLASS_TASKS
+}
+CASES |= {
     # About three rows a step: where there are four processes, some have none of them.
     f"{grouping}-tokens": {"grouping": grouping, "kind": "full", "tokens": 200, "checkpointing": False}
     for grouping in ("plain", "bucketed", "packed")
@@ -52,6 +57,8 @@ SEVERAL = (
     "packed-bottom-accumulation4-checkpointing",
     "packed-lora-accumulation1",
     "bucketed-tokens",
+    "bucketed-classify",
+    "bucketed-prefer",
     "bucketed-full-phases",
     "packed-lora-phases",
 )
@@ -67,6 +74,9 @@ def cases(ranks: int) -> dict[str, dict[str, Any]]:
 def outcomes(parts: Path, folder: Path, ranks: int) -> dict[str, Any]:
     """What every case comes to in a group of so many processes."""
     make_parts(parts)
+    make_tiny_encoder(parts / "encoder")
+    for task in CLASS_TASKS:
+        write_labelled(parts / f"{task}.jsonl", 60, task)
     (folder / "cases.json").write_text(json.dumps(cases(ranks)))
     port = str(find_meeting(1).port)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
