@@ -163,6 +163,8 @@ def _whole_way(file: RecipeFile, cluster: str | None, env: Env, folder: Path, se
     seen.lines += [("data", f"rows: {rows}"), ("model", f"{model}, and the tokenizer")]
     print(f"  rows and a tiny {parts['architecture']} are made; it trains", flush=True)
     values = reduced(file.recipe, folder, splits, env)
+    if parts["labels"]:
+        values["data"]["labels"] = parts["labels"]  # some may be in the test rows alone, now that there are so few
     (folder / "here.yaml").write_text(json.dumps({"kind": "local", "runs": str(folder / "runs"), "stop_margin": 1}))
     (folder / "smoke.yaml").write_text(json.dumps(values, indent=1), encoding="utf-8")
     plan = make_plan(folder / "smoke.yaml", (), None, folder / "runs")
@@ -297,7 +299,10 @@ def _evaluation(run: RunDir) -> str:
     words = []
     if (loss := read_facts(run).latest("validation_loss")) is not None:
         words.append(f"validation loss {loss:.4g}")
-    for path in sorted(run.evaluation.glob("*.json")):
-        if "accuracy" in (found := read_json(path) or {}):
+    for path in sorted(run.evaluation.glob("*.json"), key=lambda path: (path.stem != "before", path.stem)):
+        found = read_json(path) or {}
+        if "accuracy" in found:
             words.append(f"accuracy {path.stem} {found['accuracy']:.1%} of {found['rows']} rows")
+        if "exchanged" in found:
+            words.append(f"{found['exchanged']:.0%} of its verdicts exchanged with the responses")
     return ", ".join(words) or "none: the recipe names neither validation nor test rows"
