@@ -3,6 +3,7 @@
 # make test    everything: linters and all tests, those that start a real Slurm too
 # make quick   the tests that start nothing (two minutes)
 # make exact   every way to train, cut and uncut, on one, two and four processes
+# make jobs    every recipe of jobs/, its whole way on small parts (five minutes)
 # make lint    ruff and mypy
 # make bench   speed beside other tools, to build/bench.json (about ten minutes)
 # make bench-chain   the same for a chain of jobs on a private Slurm (ten minutes of walltimes)
@@ -20,7 +21,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 
-.PHONY: all demo test quick exact bench bench-chain bench-gpu lint parts clean
+.PHONY: all demo test quick exact jobs bench bench-chain bench-gpu lint parts clean
 all: test
 
 # .venv/complete is there when everything is; torch comes first and pinned, lest another package bring a larger one.
@@ -57,6 +58,9 @@ quick: .venv/complete
 
 exact: .venv/complete
 	HPCFT_EXACT=1 $(BIN)/python -m pytest tests/train/test_exact.py
+
+jobs: .venv/complete
+	HPCFT_JOBS=1 $(BIN)/python -m pytest tests/test_jobs.py
 
 bench: .venv/complete
 	$(BIN)/python -m tests.benchmarks

@@ -114,7 +114,7 @@ def _word(key: str, value: object) -> str | None:
     if isinstance(value, (dict, list)):
         return None
     shown = f"{value:g}" if isinstance(value, float) else json.dumps(value)
-    if isinstance(value, float) and 0 < abs(value) < 1e-2:
+    if isinstance(value, float) and 0 < abs(value) <= 1e-2:
         digits, _, power = f"{value:.6e}".partition("e")
         shown = f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
     return f"{key.rpartition('.')[2]}-{shown}"

@@ -54,7 +54,9 @@ def test_a_good_recipe_is_seen_to_work_from_rows_to_export_in_two_jobs(tmp_path:
     assert time.monotonic() - began < 120
     assert "  data        rows: 64 of train, 16 of validation, 16 of test\n" in done.stdout
     assert re.search(r"  training    24 steps in 2 jobs: resumed at step \d+, bit-exact; loss \d", done.stdout)
-    assert re.search(r"  evaluation  validation loss [\d.]+, accuracy after [\d.]+% of 16 rows", done.stdout)
+    assert re.search(
+        r"  evaluation  validation loss [\d.]+, accuracy before [\d.]+% of 16 rows, accuracy after", done.stdout
+    )
     assert "  export      " in done.stdout and "config.json" in done.stdout
     assert "fp16, for fp32 was used" in done.stdout
     last = done.stdout.splitlines()[-1]

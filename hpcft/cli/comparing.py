@@ -47,7 +47,12 @@ def compare(
     first = next((one.name for one in order if best and getattr(one, best) is not None), None)
     ordered = {one.name: curves[one.name] for one in order}
     try:
-        draw_overlay(ordered, out, " ".join(words), first if len(order) > 1 else None)
+        draw_overlay(
+            ordered,
+            out,
+            " ".join(Path(word).stem if "/" in word else word for word in words),
+            first if len(order) > 1 else None,
+        )
     except OSError as error:
         what = f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
         raise UserError(Fault("-o", what, "Name another place.")) from None

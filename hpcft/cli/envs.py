@@ -91,11 +91,13 @@ def _cluster(name: str | None) -> Cluster:
 def _chosen(name: str | None, cluster: str | None) -> tuple[Env, Cluster, Resources | None]:
     """The env and the cluster that a recipe names, or that the command line does; and what a recipe asks for."""
     from hpcft.launch.condaenv import find_env
-    from hpcft.recipefile import read_recipe
+    from hpcft.recipefile import check_members
 
     where = "hpcft env"
     if name is not None and _is_recipe(Path(name)):
-        file = read_recipe(Path(name))
+        first = check_members(Path(name))[0]  # of a matrix: its runs share an env
+        if (file := first.file) is None or first.faults:
+            raise UserError(first.faults)
         site = _cluster(cluster or file.recipe.cluster)
         return find_env(file.recipe.env, file.where("env"), site.folder("envs")), site, file.recipe.resources
     site = _cluster(cluster)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1, 1, 1)))  # type: ignore[assignment]
 """What tells runs of one colour apart; there are as many looks as both together make."""
-MEANS = 150
+MEANS = 75
 """Points of a training curve: of a few runs on top of each other the mean shows, and single steps hide."""
 
 

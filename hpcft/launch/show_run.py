@@ -104,6 +104,9 @@ def _origin(run: RunDir, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "overrides",
         " ".join(f"--set {changes.masked(text, text)}" for text in record.get("overrides") or ()) or "none",
     )
+    if matrix := submission.get("matrix"):
+        settings = [changes.masked(key, f"{key}={json.dumps(value)}") for key, value in matrix["settings"].items()]
+        yield "matrix", f"run {matrix['index'] + 1} of {matrix['name']}: {', '.join(settings) or 'as it stands'}"
     yield "git", _git(record, run)
     yield "hpcft", f"{record.get('hpcft') or UNKNOWN} (the run's own copy: {run.code})"
     yield "env", _env(facts["env"], str(submission.get("env")))

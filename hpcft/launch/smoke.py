@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hpcft
 from hpcft.disk import Lock, locked, read_json, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.launch import chain, steer
@@ -25,10 +23,10 @@ from hpcft.launch.envfit import env_faults
 from hpcft.launch.export import Export, write
 from hpcft.launch.facts import read_facts
 from hpcft.launch.hub import hub_variables
+from hpcft.launch.inenv import call_python
 from hpcft.launch.inputs import recipe_faults
 from hpcft.launch.plan import find_site, make_plan, of_some, runs_root
 from hpcft.launch.predecessor import with_model_of_run
-from hpcft.launch.slurm import scrubbed_environment
 from hpcft.launch.submission import check_folder
 from hpcft.launch.why import explain
 from hpcft.launch.words import count
@@ -48,11 +46,6 @@ CHOOSES = ("columns", "split", "filter", "revision", "config")
 """Keys of `data` that say which rows there are, and what their columns are called."""
 OLD = 600.0
 """Seconds after which the folder of a smoke test that was killed goes with the next one."""
-CODE = (
-    "import runpy, sys; sys.path.insert(0, {code!r}); import hpcft; del sys.path[0]; "
-    "runpy.run_module('hpcft.train.smoke', run_name='__main__')"
-)
-"""Our hpcft, and all else from the env, as for `export`."""
 
 
 @dataclass
@@ -78,8 +71,7 @@ def smoke(path: Path, overrides: Sequence[str], cluster: str | None, runs: Path 
     lock.take()
     begun, seen, failed = time.monotonic(), Seen(), True
     try:
-        with scrubbed_environment():
-            failed = not _whole_way(file, cluster, env, folder, seen)
+        failed = not _whole_way(file, cluster, env, folder, seen)
     except UserError as error:
         for fault in error.faults:
             print(f"hpcft: {fault}", file=sys.stderr)
@@ -163,6 +155,8 @@ def _whole_way(file: RecipeFile, cluster: str | None, env: Env, folder: Path, se
     seen.lines += [("data", f"rows: {rows}"), ("model", f"{model}, and the tokenizer")]
     print(f"  rows and a tiny {parts['architecture']} are made; it trains", flush=True)
     values = reduced(file.recipe, folder, splits, env)
+    if parts["labels"]:
+        values["data"]["labels"] = parts["labels"]  # some may be in the test rows alone, now that there are so few
     (folder / "here.yaml").write_text(json.dumps({"kind": "local", "runs": str(folder / "runs"), "stop_margin": 1}))
     (folder / "smoke.yaml").write_text(json.dumps(values, indent=1), encoding="utf-8")
     plan = make_plan(folder / "smoke.yaml", (), None, folder / "runs")
@@ -191,11 +185,7 @@ def _prepare(file: RecipeFile, cluster: str | None, env: Env, folder: Path) -> i
     caches: dict[str, str] = {}
     with contextlib.suppress(UserError):
         caches = hub_variables(find_site(file, cluster).cluster)
-    python = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
-    code = CODE.format(code=str(Path(hpcft.__file__).parent.parent))
-    command = [str(env.python), "-c", code, str(folder)]
-    variables = {**os.environ, **caches, **python}
-    return subprocess.run(command, stdin=subprocess.DEVNULL, env=variables, check=False).returncode
+    return call_python(env.python, "hpcft.train.smoke", [str(folder)], caches)
 
 
 def reduced(recipe: Recipe, folder: Path, splits: Sequence[str], env: Env) -> dict[str, Any]:
@@ -297,7 +287,12 @@ def _evaluation(run: RunDir) -> str:
     words = []
     if (loss := read_facts(run).latest("validation_loss")) is not None:
         words.append(f"validation loss {loss:.4g}")
-    for path in sorted(run.evaluation.glob("*.json")):
-        if "accuracy" in (found := read_json(path) or {}):
+    for path in sorted(run.evaluation.glob("*.json"), key=lambda path: (path.stem != "before", path.stem)):
+        found = read_json(path) or {}
+        if "accuracy" in found:
             words.append(f"accuracy {path.stem} {found['accuracy']:.1%} of {found['rows']} rows")
+        if "perplexity" in found:
+            words.append(f"perplexity {path.stem} {found['perplexity']:.4g} on {found['rows']} rows")
+        if "exchanged" in found:
+            words.append(f"{found['exchanged']:.0%} of its verdicts exchanged with the responses")
     return ", ".join(words) or "none: the recipe names neither validation nor test rows"

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from itertools import islice, zip_longest
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
-from hpcft.data.source import split_rows
+from hpcft.data.source import place_of, split_rows
 from hpcft.disk import write_json
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
+from hpcft.tasks.labelled import in_order, labels_in
 from hpcft.textrows import Row
 from hpcft.train.model import UNLOADABLE, load_tokenizer, loading_fault
 from hpcft.train.worker import quiet
@@ -45,29 +47,39 @@ PER_LAYER = ("layer_types", "attention_layers")
 def main(folder: str) -> int:
     """0 when rows and model are there; 2 for a fault of the user's, which is said."""
     quiet()
+    disable_progress_bar()
     out = Path(folder)
     recipe = Recipe.model_validate_json((out / "recipe.json").read_bytes())
     try:
-        taken = {split: take_rows(recipe, split, out / f"{split}.jsonl") for split in ROWS if recipe.data.has(split)}
+        rows = {split: take_rows(recipe, split, out / f"{split}.jsonl") for split in ROWS if recipe.data.has(split)}
         for phase, own in zip(recipe.phases, recipe.each_phase(), strict=False):
             for split in ("train", "validation"):
                 if getattr(phase.data, split):
-                    take_rows(own, split, out / f"{phase.name}-{split}.jsonl")
+                    rows[f"{phase.name}-{split}"] = take_rows(own, split, out / f"{phase.name}-{split}.jsonl")
         model = make_model(recipe, out / "model")
     except UserError as error:
         for fault in error.faults:
             print(f"hpcft: {fault}", file=sys.stderr)
         return error.exit_code
-    write_json(out / "parts.json", {"rows": taken, **model})
+    taken = {split: len(some) for split, some in rows.items() if split in ROWS}
+    write_json(out / "parts.json", {"rows": taken, "labels": labels_of(recipe, rows.values()), **model})
     return 0
 
 
-def take_rows(recipe: Recipe, split: str, out: Path) -> int:
-    """How many rows of a split are now in this file, under the names that the task has for their columns."""
+def take_rows(recipe: Recipe, split: str, out: Path) -> list[Row]:
+    """Some rows of a split, which are now in this file too, under the names that the task has for their columns."""
     rows = choose(list(islice(split_rows(recipe, split), LOOKED_AT)), ROWS[split])
     lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
     out.write_text("".join(lines), encoding="utf-8")
-    return len(rows)
+    return rows
+
+
+def labels_of(recipe: Recipe, splits: Iterable[Sequence[Row]]) -> list[str] | None:
+    """The classes of these rows, for a recipe that leaves them to its training rows; None for any other."""
+    if not recipe.has_classes or recipe.data.labels is not None or recipe.task == "prefer":
+        return None
+    place = place_of(recipe, "train")
+    return list(in_order(labels_in(chain.from_iterable(splits), place), place))
 
 
 def choose(rows: Sequence[Row], number: int) -> list[Row]:
@@ -94,7 +106,7 @@ def make_model(recipe: Recipe, out: Path) -> dict[str, Any]:
     except UNLOADABLE as error:
         raise UserError(loading_fault("config", model.path, error)) from error
     tokenizer = load_tokenizer(model)
-    kind = AutoModelForCausalLM if recipe.task in ("instruct", "corpus") else AutoModel
+    kind = AutoModel if recipe.has_classes else AutoModelForCausalLM
     torch.manual_seed(0)
     try:
         made = kind.from_config(tiny(config), dtype=torch.float32)  # type: ignore[no-untyped-call]

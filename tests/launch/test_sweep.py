@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcft.launch import chain, sweep
+from hpcft.launch.fetch import wanted
 from hpcft.launch.plan import make_plans
 from hpcft.rundir import RunDir, find_runs
 from tests.desk import Desk
@@ -67,6 +68,8 @@ def test_a_submit_makes_a_run_of_each_and_a_second_one_makes_others(matrix: Desk
         "settings": {"train.seed": 1, "data.max_length": 64},
     }
     assert not list((matrix.folder / "runs").glob(".matrix-*.json"))
+    shown = " ".join(matrix.run("show", "demo-seed-1-small", "--runs", "runs").out.split())
+    assert "matrix run 1 of demo: data.max_length=64, train.seed=1" in shown
     assert "run demo-seed-1-small-2: jobs" in matrix.run("submit", "demo.yaml").out
 
 
@@ -153,6 +156,12 @@ def test_a_run_that_waits_says_so_and_is_undone_by_cancel(desk: Desk) -> None:
     run.waiting_file.touch()
     shown = desk.run("status", "demo", "--runs", "runs").out
     assert "waiting" in shown and "waits until another run of its matrix ends" in " ".join(shown.split())
+
+
+def test_fetch_brings_each_model_of_a_matrix_once(desk: Desk) -> None:
+    grid = "matrix: {model.path: [owner/one, owner/two], train.seed: [1, 2]}\n"
+    desk.write("demo.yaml", (desk.folder / "demo.yaml").read_text() + grid)
+    assert [want.model.path for want in wanted(Path("demo.yaml"), (), None)] == ["owner/one", "owner/two"]
 
 
 def test_the_plans_of_a_matrix_ask_slurm_once(matrix: Desk) -> None:
