@@ -215,7 +215,7 @@ def _work(recipe: Recipe, place: Place, pace: Pace) -> float:
     if step == total or place.at_border:  # what follows the last step of all, or of a phase
         after = ("evaluate", "test", "save", "finish" if step == total else "next phase")
         left = after[after.index(place.phase) + 1 :] if place.phase in after else after
-        now += sum(doing[phase] for phase in left if phase != "test" or recipe.evaluate.choices)
+        now += sum(doing[phase] for phase in left if phase != "test" or recipe.is_tested)
     if step == total:
         return now
     stall = place.save_stall

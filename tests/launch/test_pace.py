@@ -69,6 +69,7 @@ class Simulation:
         self.run_dir = RunDir(self.folder / "demo")
         self.run_dir.jobs_folder.mkdir(parents=True)
         data = {"train": "/t.jsonl", "validation": "/v.jsonl" if costs.evaluation else None}
+        data["test"] = "/h.jsonl" if costs.test else None
         choices = ["a", "b"] if costs.test else None
         recipe = {"name": "demo", "task": "corpus", "model": {"path": "gpt2"}, "data": data,
                   "train": {"steps": costs.steps, "batch_size": 8, "save_every": costs.save_every},
