@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from hpcft.errors import Fault
 from hpcft.recipe import ALIKE, OF_PHASES
 from hpcft.recipefile import RecipeFile
 
-RESERVED = ("before", "after")
+RESERVED = re.compile(r"before|after|confusion|(train|validation|test)-.*")
 """Names of files in evaluation/ that a phase would write over."""
 
 
@@ -22,8 +23,8 @@ def phase_faults(file: RecipeFile) -> Iterator[Fault]:
         where, key = file.where(f"phases.{number}.name"), f"phases.{phase.name}"
         if phase.name in names[:number]:
             yield Fault(where, f'two phases are called "{phase.name}".', "Give each a name of its own.")
-        if phase.name in RESERVED:
-            what = f'no phase can be called "{phase.name}": evaluation/{phase.name}.json is of the whole run.'
+        if RESERVED.fullmatch(phase.name):
+            what = f'no phase can be called "{phase.name}": evaluation/ has other files of this name.'
             yield Fault(where, what, "Give it another name.")
         shared = [f"data.{word}" for word in ALIKE if word in phase.data.model_fields_set]
         shared += [f"train.{word}" for word in sorted(phase.train.model_fields_set - set(OF_PHASES))]

@@ -101,6 +101,11 @@ class Place:
         """Steps done at the end of each phase."""
         return [int(phase["ends"]) for phase in self.phases] or [self.total]
 
+    @property
+    def at_border(self) -> bool:
+        """Whether the last step of a phase is done, and what belongs to its end is not."""
+        return any(self.step == phase["ends"] and not phase["over"] for phase in self.phases)
+
     def weight(self, first: int, last: int) -> float:
         """What the steps between these two take, by their tokens: those of another phase may have more of them."""
         if not self.phases:
@@ -205,12 +210,14 @@ def _expected(jobs: float, doubt: float) -> float:
 def _work(recipe: Recipe, place: Place, pace: Pace) -> float:
     """Seconds of what is to be done whatever cuts the run, and of what is being done."""
     step, total, last = place.step, place.total, place.save_seconds
-    doing = {"evaluate": pace.evaluation, "test": pace.test, "save": last, "finish": last}
+    doing = {"evaluate": pace.evaluation, "test": pace.test, "save": last, "finish": last, "next phase": pace.start}
     now = max(0.0, doing.get(place.phase or "", 0.0) - place.phase_seconds)
-    if step == total:  # only what follows the last step
-        after = ("evaluate", "test", "save", "finish")
+    if step == total or place.at_border:  # what follows the last step of all, or of a phase
+        after = ("evaluate", "test", "save", "finish" if step == total else "next phase")
         left = after[after.index(place.phase) + 1 :] if place.phase in after else after
-        return now + sum(doing[phase] for phase in left if phase != "test" or recipe.is_tested)
+        now += sum(doing[phase] for phase in left if phase != "test" or recipe.is_tested)
+    if step == total:
+        return now
     stall = place.save_stall
     every = place.save_every or save_interval(stall, last, pace.step, place.walltime, time_between_failures(()))
     return (

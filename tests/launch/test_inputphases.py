@@ -66,7 +66,12 @@ SHARED = "all phases have the same. Write it in the section"
         (
             "name: full",
             "name: after",
-            '12: no phase can be called "after": evaluation/after.json is of the whole run. Give it another name.',
+            '12: no phase can be called "after": evaluation/ has other files of this name. Give it another name.',
+        ),
+        (
+            "name: full",
+            "name: test-best",
+            '12: no phase can be called "test-best": evaluation/ has other files of this name. Give it another name.',
         ),
         (
             "name: full",

@@ -228,7 +228,7 @@ def errors(simulation: Simulation) -> list[float]:
         (6, {"walltime": 900.0, "evaluation": 60.0, "every": 60, "start": 120.0}),
         (3, {"walltime": 2000.0, "save_every": "auto", "save": 90.0, "tokenising": 200.0}),
         (1, {"border": 150, "longer": 3.0, "evaluation": 60.0, "every": 40, "test": 200.0}),
-        (5, {"border": 220, "longer": 0.6, "walltime": 900.0, "test": 30.0}),
+        (2, {"border": 220, "longer": 0.6, "walltime": 2000.0, "test": 30.0}),
         (1, {"steps": 5000, "step": 0.05, "first_step": 2.0, "save": 1.0, "save_every": 500, "start": 10.0}),
     ],
 )

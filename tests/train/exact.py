@@ -34,6 +34,8 @@ def settings(parts: Path, case: dict[str, Any], ranks: int) -> dict[str, Any]:
         "grouping": case["grouping"],
         "gradient_checkpointing": case["checkpointing"],
     }
+    if sharding := case.get("sharding"):
+        sections["train"]["sharding"] = sharding
     if tokens := case.get("tokens"):
         sections["train"] |= {"batch_size": None, "batch_tokens": tokens}
     else:

@@ -66,9 +66,14 @@ SEVERAL = (
 `make exact` tries all of them, on one, two and four processes."""
 
 
+SHARDED = {"bucketed-shards-phases": {**CASES["bucketed-full-phases"], "sharding": "full"}}
+"""What two processes try besides."""
+
+
 def cases(ranks: int) -> dict[str, dict[str, Any]]:
     """What a group of so many processes is to try."""
-    return CASES if ranks == 1 or "HPCFT_EXACT" in os.environ else {name: CASES[name] for name in SEVERAL}
+    every = ranks == 1 or "HPCFT_EXACT" in os.environ
+    return {**(CASES if every else {name: CASES[name] for name in SEVERAL}), **(SHARDED if ranks == 2 else {})}
 
 
 def outcomes(parts: Path, folder: Path, ranks: int) -> dict[str, Any]:
