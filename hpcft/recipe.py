@@ -169,8 +169,7 @@ class Train(Section):
     grouping: Literal["plain", "bucketed", "packed"] = "bucketed"
     """Which rows meet in a batch. `plain`: in random order, padded to the longest; `bucketed`: rows of like length, so
     that hardly anything is padded; `packed`: in random order, with rows one behind the other in lines of at most
-    `data.max_length` tokens, none of which sees another. With labels it is `plain` when not given, since texts of like
-    length often have like labels."""
+    `data.max_length` tokens, none of which sees another."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """Of AdamW, at its peak."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0

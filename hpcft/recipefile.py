@@ -263,8 +263,7 @@ def is_path(text: str) -> bool:
 def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with every path absolute: relative ones stand beside the recipe, wherever hpcft is called.
 
-    And with one of batch_size and batch_tokens where the user gave no more, and with rows in random order where they
-    have labels and nothing is said: those of like length often have like labels.
+    And with one of batch_size and batch_tokens where the user gave no more.
     """
 
     def absolute(text: str | None) -> str | None:
@@ -291,8 +290,6 @@ def _resolve(recipe: Recipe, folder: Path) -> Recipe:
     train = recipe.train
     if train.batch_tokens and "batch_size" not in train.model_fields_set:  # its default is for who gives neither
         train = train.model_copy(update={"batch_size": None})
-    if recipe.has_classes and "grouping" not in train.model_fields_set:
-        train = train.model_copy(update={"grouping": "plain"})
     made = {"data": data, "phases": phases, "model": model, "train": train, "notify": notify, **named}
     return recipe.model_copy(update=made)
 

@@ -31,14 +31,6 @@ def test_defaults_are_filled_in_and_every_path_stands_beside_the_recipe(desk: De
     assert (recipe.data.validation, recipe.train.batch_size, recipe.train.learning_rate) == (None, 8, 5e-5)
 
 
-def test_rows_with_labels_come_in_random_order_unless_the_recipe_says_otherwise(desk: Desk) -> None:
-    found = [
-        read_recipe(Path("demo.yaml"), [f"task={task}", *given]).recipe.train.grouping
-        for task, *given in (["instruct"], ["classify"], ["classify", "train.grouping=bucketed"])
-    ]
-    assert found == ["bucketed", "plain", "bucketed"]
-
-
 def test_a_hub_id_is_what_has_its_shape_and_is_no_folder_beside_the_recipe(desk: Desk) -> None:
     assert is_hub_id("openai-community/gpt2-xl", desk.folder)
     assert is_hub_id("gpt2", desk.folder)
