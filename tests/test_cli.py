@@ -312,3 +312,17 @@ def test_runs_in_several_folders_must_be_told_apart(desk: Desk) -> None:
         runs_folder(None)
     folders = f"{desk.folder}/one, {desk.folder}/two"
     assert str(refusal.value) == f"--runs: runs lie in several folders: {folders}. Name one, or set HPCFT_RUNS."
+
+
+def test_show_says_what_became_of_the_rows(desk: Desk) -> None:
+    run = make_run(desk, "drawn")
+    recipe = {"name": "drawn", "task": "corpus", "model": {"path": "gpt2"}, "data": {"train": "owner/rows:all"}}
+    write_json(run.path / "recipe.json", {**recipe, "train": {"steps": 10}})
+    removed = {"max_tokens": 3, "empty": 0}
+    report = {"source": "owner/rows:all", "of": 90, "removed": removed, "rows": 87, "fingerprint": "ab" * 32}
+    write_json(run.path / "rows.json", {"train": report})
+    said = desk.run("show", "drawn", "--runs", str(desk.folder / "runs"))
+    assert (said.code, said.err) == (0, "")
+    assert "data.train   owner/rows, revision main of the hub\n" in said.out
+    words = "87 of 90 rows of rows:all, 0 removed by empty, 3 removed by max_tokens; chosen as abababababababab"
+    assert f"train rows   {words}\n" in said.out

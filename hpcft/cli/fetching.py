@@ -16,7 +16,7 @@ def fetch(
     overrides: Overrides = [],  # noqa: B006
     cluster: ClusterName = None,
 ) -> None:
-    """Bring what a recipe has from the hub into the cache."""
+    """Bring model and rows from the hub into the cluster's cache."""
     from hpcft.launch import fetch as fetch_
 
     try:

@@ -14,6 +14,7 @@ from hpcft.disk import read_json
 from hpcft.launch import changes
 from hpcft.launch.chain import run_cluster
 from hpcft.launch.drift import tokenised
+from hpcft.launch.fetchrows import hub_rows
 from hpcft.launch.provenance import data_files, fingerprint, model_files, provenance, same
 from hpcft.launch.sizes import sizes
 from hpcft.launch.words import amount, clock, count, duration
@@ -114,6 +115,8 @@ def _origin(run: RunDir, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "cluster", f"{cluster.name} ({cluster.kind}{partition})"
     for key, path in data_files(run.recipe).items():
         yield f"data.{key}", _file((record.get("data") or {}).get(key), Path(path), tokenised(run, key))
+    for key, name in hub_rows(run.recipe).items():
+        yield key, f"{name}, revision {run.recipe.data.revision or 'main'} of the hub"
     for split, report in run.rows.items():
         yield f"{split} rows", _rows(report)
     yield "model", _model(record.get("model"), run)
