@@ -47,7 +47,7 @@ PER_LAYER = ("layer_types", "attention_layers")
 def main(folder: str) -> int:
     """0 when rows and model are there; 2 for a fault of the user's, which is said."""
     quiet()
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     out = Path(folder)
     recipe = Recipe.model_validate_json((out / "recipe.json").read_bytes())
     try:
