@@ -16,7 +16,7 @@ def fetch(
     overrides: Overrides = [],  # noqa: B006
     cluster: ClusterName = None,
 ) -> None:
-    """Bring a recipe's model and rows from the hub into the cluster's cache."""
+    """Bring a recipe's model and rows from the hub to the cluster."""
     from hpcft.launch import fetch as fetch_
 
     try:
