@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -14,6 +14,7 @@ RECIPE = {
     "Data": "data",
     "Split": "data.split",
     "Filter": "data.filter",
+    "Lora": "lora",
     "Train": "train",
     "Phase": "phases",
     "Evaluate": "evaluate",
@@ -26,7 +27,7 @@ RECIPE_HEAD = """\
 
 One YAML file says what to train and what to ask for. Unknown and doubled keys are faults; `5e-5` is a number, `no` and
 `2:00:00` are text. `--set section.key=value` overrides a key for one submission. This page is made from
-`hpcft/recipe.py` by `docs/make_pages.py`.
+`hpcft/recipe.py` and `hpcft/sections.py` by `docs/make_pages.py`.
 """
 
 
@@ -98,20 +99,21 @@ The tables below are made from `hpcft/launch/cluster.py` by `docs/make_pages.py`
 
 def recipe_page() -> str:
     """docs/recipe.md."""
-    return _page(RECIPE_HEAD, PACKAGE / "recipe.py", RECIPE)
+    return _page(RECIPE_HEAD, ("recipe.py", "sections.py"), RECIPE)
 
 
 def clusters_page() -> str:
     """docs/clusters.md."""
-    return _page(CLUSTER_HEAD, PACKAGE / "launch/cluster.py", CLUSTER)
+    return _page(CLUSTER_HEAD, ("launch/cluster.py",), CLUSTER)
 
 
 PAGES = {"recipe.md": recipe_page, "clusters.md": clusters_page}
 
 
-def _page(head: str, source: Path, sections: Mapping[str, str]) -> str:
+def _page(head: str, files: Sequence[str], sections: Mapping[str, str]) -> str:
     """The head, and a table of keys for each of these classes."""
-    classes = {node.name: node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef)}
+    parsed = [node for file in files for node in ast.parse((PACKAGE / file).read_text()).body]
+    classes = {node.name: node for node in parsed if isinstance(node, ast.ClassDef)}
     parts = [head]
     for name, title in sections.items():
         parts.append(f"\n## {title}\n\n{_words(ast.get_docstring(classes[name]))}\n")

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from hpcft.errors import Fault, UserError, did_you_mean
 from hpcft.matrix import Cell, cells
-from hpcft.recipe import Data, Notify, Recipe
+from hpcft.recipe import Recipe
 from hpcft.schema import expand, explain, sections
+from hpcft.sections import Data, Notify
 from hpcft.yamlfile import Loader, explain_syntax, place, read_yaml
 
 OF_RUN = "run:"

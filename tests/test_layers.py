@@ -13,7 +13,7 @@ import hpcft
 
 ROOT = Path(hpcft.__file__).parent
 SCHEMA = {"schema", "yamlfile", "errors"}
-RUN = {"rundir", "disk", "recipe", *SCHEMA}
+RUN = {"rundir", "disk", "recipe", "sections", *SCHEMA}
 BASE = {"borrow", "ending", "interval", "template", "textrows", "recipefile", "matrix", *RUN}
 ALLOWED = {
     "errors": set(),
@@ -23,10 +23,11 @@ ALLOWED = {
     "disk": {"errors"},
     "yamlfile": {"errors"},
     "schema": {"errors"},
-    "recipe": {"schema", "errors"},
+    "sections": {"schema", "errors"},
+    "recipe": {"sections", "schema", "errors"},
     "matrix": {"schema", "errors"},
-    "recipefile": {"recipe", "matrix", *SCHEMA},
-    "rundir": {"recipe", "disk", *SCHEMA},
+    "recipefile": {"recipe", "sections", "matrix", *SCHEMA},
+    "rundir": {"recipe", "sections", "disk", *SCHEMA},
     "borrow": RUN,
     "ending": RUN,
     "curves": BASE,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hpcft.launch.cluster import Cluster
     from hpcft.launch.condaenv import Env
     from hpcft.launch.envcheck import Row
-    from hpcft.recipe import Resources
+    from hpcft.sections import Resources
 
 env = typer.Typer(help="Make, check and lock environments.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(env, name="env")

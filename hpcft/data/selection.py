@@ -20,7 +20,8 @@ from hpcft.data.diverse import pick
 from hpcft.data.facts import Facts, Reader, read_facts
 from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Filter, Recipe
+from hpcft.recipe import Recipe
+from hpcft.sections import Filter
 from hpcft.textrows import Row
 
 SPLITS = ("train", "validation", "test")

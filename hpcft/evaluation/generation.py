@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from hpcft.recipe import Generate
+from hpcft.sections import Generate
 from hpcft.tasks.tokenize import tokenize
 
 PROBES = ("a", "The")

@@ -19,7 +19,8 @@ from hpcft.launch.envlock import changes, deciding, read_lock, versions
 from hpcft.launch.envrecord import record_check
 from hpcft.launch.slurm_command import on_a_node, run_command
 from hpcft.launch.submission import slurm_options
-from hpcft.recipe import Recipe, Resources
+from hpcft.recipe import Recipe
+from hpcft.sections import Resources
 
 MARK = "HPCFT-PROBE "
 """Begins the probe's answer: packages may print when they are imported."""

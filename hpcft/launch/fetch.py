@@ -26,9 +26,10 @@ from hpcft.launch.plan import find_site
 from hpcft.launch.room import gigabytes
 from hpcft.launch.slurm import own_words, scrubbed_environment
 from hpcft.launch.slurm_transfer import transfer_command
-from hpcft.recipe import Model, Recipe
+from hpcft.recipe import Recipe
 from hpcft.recipefile import RecipeFile, check_members
 from hpcft.rundir import RunDir
+from hpcft.sections import Model
 
 DOWNLOAD = (
     "import runpy, sys; sys.path.insert(0, {code!r}); import hpcft; del sys.path[0]; "

@@ -10,9 +10,9 @@ from hpcft.disk import read_json
 from hpcft.errors import Fault
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.weights import weight_files
-from hpcft.recipe import Model
 from hpcft.rundir import RunDir
 from hpcft.schema import expand
+from hpcft.sections import Model
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")

@@ -16,8 +16,8 @@ from typing import Any
 from hpcft.disk import read_json, write_json
 from hpcft.ending import last_granted
 from hpcft.launch import slurm
-from hpcft.recipe import Notify
 from hpcft.rundir import JobDir, RunDir
+from hpcft.sections import Notify
 
 WEBHOOK_PATIENCE = 10.0
 """Seconds that a web server may take to answer."""

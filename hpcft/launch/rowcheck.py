@@ -12,8 +12,9 @@ from pathlib import Path
 from hpcft.disk import read_json
 from hpcft.errors import Fault, UserError
 from hpcft.launch import words
-from hpcft.recipe import VERDICTS, Filter, Recipe
+from hpcft.recipe import VERDICTS, Recipe
 from hpcft.recipefile import RecipeFile
+from hpcft.sections import Filter
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import Row, label_of, read_text_rows
 

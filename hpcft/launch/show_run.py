@@ -18,8 +18,8 @@ from hpcft.launch.fetchrows import hub_rows
 from hpcft.launch.provenance import data_files, fingerprint, model_files, provenance, same
 from hpcft.launch.sizes import sizes
 from hpcft.launch.words import amount, clock, count, duration
-from hpcft.recipe import Filter
 from hpcft.rundir import JobDir, RunDir
+from hpcft.sections import Filter
 
 LISTED = ("torch", "transformers", "accelerate", "numpy")
 """Packages that are named in one line; env.json has them all."""

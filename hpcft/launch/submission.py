@@ -11,9 +11,10 @@ from pathlib import Path
 from hpcft.errors import Fault, UserError
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
-from hpcft.recipe import Recipe, Resources
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
 from hpcft.schema import WHOLE_NODES, walltime_seconds
+from hpcft.sections import Resources
 
 SIGNAL_LEAD = 180
 """Seconds before the end at which Slurm is asked for USR2. It may come 60 s earlier still (sbatch's manual), and

@@ -12,7 +12,8 @@ from transformers import AutoConfig
 
 from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Model, Recipe
+from hpcft.recipe import Recipe
+from hpcft.sections import Model
 from hpcft.train.classmodel import head_of
 from hpcft.train.model import LANGUAGE, UNLOADABLE, Head, LossModel, load_model, loading_fault, loss_model
 

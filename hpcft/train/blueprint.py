@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
 from hpcft.errors import UserError
-from hpcft.recipe import TASKS, Data, Lora, Model, Recipe, Train
+from hpcft.recipe import TASKS, Recipe
+from hpcft.sections import Data, Lora, Model, Train
 from hpcft.train.adapt import freeze, layer_list
 from hpcft.train.classmodel import head_of
 from hpcft.train.ledger import Ledger

@@ -16,8 +16,9 @@ from hpcft.curves.jobs import job_curves
 from hpcft.curves.picture import draw
 from hpcft.curves.stitch import stitch
 from hpcft.disk import read_json
-from hpcft.recipe import Model, Recipe
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Model
 
 CURVE = "curve.png"
 CONFUSION = "confusion.png"

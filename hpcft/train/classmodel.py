@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification
 
 from hpcft.data.batches import NO_CLASS, Batch
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import TASKS, VERDICTS, Data, Recipe
+from hpcft.recipe import TASKS, VERDICTS, Recipe
+from hpcft.sections import Data
 from hpcft.train.model import LANGUAGE, Head, LossModel, padding_token, write_whole
 from hpcft.train.pair import Pair
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.errors import UserError
-from hpcft.recipe import Lora, Recipe
+from hpcft.recipe import Recipe
+from hpcft.sections import Lora
 from hpcft.train.blueprint import Measure, measure, step_of
 
 USABLE = 0.92

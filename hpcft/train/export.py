@@ -13,8 +13,9 @@ import torch
 from hpcft.disk import read_json, sync_files, sync_folder
 from hpcft.errors import Fault, UserError
 from hpcft.evaluation.generation import make_config
-from hpcft.recipe import Generate, Model, Recipe
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Generate, Model
 from hpcft.train import checkpoint
 from hpcft.train.adapt import frozen_hash, load_adapted
 from hpcft.train.card import write_card

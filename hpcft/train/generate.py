@@ -18,8 +18,8 @@ from hpcft.data.rows import in_chunks, rows_behind
 from hpcft.disk import make_durable
 from hpcft.errors import Fault, UserError
 from hpcft.evaluation.generation import complete, make_config, prompt_tokens, room
-from hpcft.recipe import Generate
 from hpcft.rundir import RunDir
+from hpcft.sections import Generate
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import Row
 from hpcft.train.export import UNASKED_TOKENS, source_of

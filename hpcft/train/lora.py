@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hpcft.data.randomness import set_randomness
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Lora, Model, Train
+from hpcft.sections import Lora, Model, Train
 from hpcft.train.model import LANGUAGE, Head, LossModel
 from hpcft.train.quantize import quantize_within
 

@@ -21,7 +21,7 @@ from transformers.activations import NewGELUActivation
 from hpcft.data.batches import Batch
 from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Model
+from hpcft.sections import Model
 
 UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers 5 raises for a folder or id that holds no usable model, or one that needs another package."""

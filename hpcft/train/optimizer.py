@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from hpcft.recipe import Recipe, Train
+from hpcft.recipe import Recipe
+from hpcft.sections import Train
 
 
 def learning_rate(train: Train, step: int, total: int) -> float:

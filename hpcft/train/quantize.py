@@ -12,7 +12,7 @@ from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 from transformers.pytorch_utils import Conv1D
 
 from hpcft.errors import UserError
-from hpcft.recipe import Model
+from hpcft.sections import Model
 from hpcft.train.model import LANGUAGE, UNLOADABLE, Head, LossModel, loading_fault, loss_model
 
 COMPUTE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

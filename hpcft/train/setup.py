@@ -15,8 +15,9 @@ from hpcft.data.batches import Share
 from hpcft.data.features import Features
 from hpcft.data.order import RowOrder, TokenOrder
 from hpcft.errors import Fault, UserError
-from hpcft.recipe import Model, Recipe
+from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
+from hpcft.sections import Model
 from hpcft.tasks.tokenize import check_tokenizer
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
 from hpcft.train.classmodel import set_padding

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
-from hpcft.recipe import Train
+from hpcft.sections import Train
 from hpcft.train.adapt import layer_list
 from hpcft.train.checkpoint import model_tensors
 from hpcft.train.model import LossModel

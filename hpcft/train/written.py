@@ -10,7 +10,7 @@ from hpcft.data.randomness import key
 from hpcft.evaluation.generation import complete, make_config, prompt_tokens, room
 from hpcft.evaluation.labels import parse_label
 from hpcft.evaluation.records import Record
-from hpcft.recipe import Generate
+from hpcft.sections import Generate
 from hpcft.train.heldout import HeldOut
 from hpcft.train.model import LossModel, padding_token
 

@@ -17,7 +17,7 @@ from hpcft.data.features import Feature, Features
 from hpcft.data.order import Integers, RowOrder, TokenOrder
 from hpcft.data.packing import by_room, room_taken
 from hpcft.data.preparation import Chunk, prepare
-from hpcft.recipe import Model
+from hpcft.sections import Model
 from hpcft.train.model import load_model
 from tests.parts import make_tiny_gpt2, train_tokenizer, write_rows
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcft.data.order import Integers, RowOrder, TokenOrder
-from hpcft.recipe import Train
+from hpcft.sections import Train
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=60)
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpcft.evaluation.generation import complete, make_config, prompt_tokens, room
-from hpcft.recipe import Generate
+from hpcft.sections import Generate
 from hpcft.tasks.tokenize import tokenize
 from tests.parts import make_tiny_gpt2
 from tests.train.models import make_tiny_llama

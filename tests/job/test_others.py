@@ -18,8 +18,9 @@ from hpcft.disk import write_json
 from hpcft.job import others
 from hpcft.job.others import Others
 from hpcft.job.processes import Death
-from hpcft.recipe import Data, Model, Recipe, Resources, Train
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Data, Model, Resources, Train
 from tests.promise import descendants
 
 

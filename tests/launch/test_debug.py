@@ -14,8 +14,9 @@ from hpcft.launch import debug
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.debug import Session, on_one_node
-from hpcft.recipe import Data, Model, Recipe, Resources
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Data, Model, Resources
 
 CLUSTER = Cluster(
     name="site", kind="slurm", runs="/runs", gpu_request="gres=gpu:{gpus}", cpus_per_gpu=6, setup=("module load cuda",)

@@ -15,7 +15,7 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.envcheck import MARK, Row, env_rows, import_rows, probe_command, torch_rows
 from hpcft.launch.envfile import read_env_file
-from hpcft.recipe import Resources
+from hpcft.sections import Resources
 from tests.standins import make_venv, put
 
 ENV = Env(Path("/e"))

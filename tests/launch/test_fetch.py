@@ -18,7 +18,7 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.fetch import Wanted, fetch
 from hpcft.launch.hub import hub_cache, hub_variables, lacks, snapshot
-from hpcft.recipe import Model
+from hpcft.sections import Model
 from tests.desk import Desk
 from tests.hub import Hub, serving
 from tests.standins import make_venv

@@ -10,8 +10,9 @@ from hpcft.launch import local, slurm
 from hpcft.launch.cluster import SHIPPED, Choice, read_cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.submission import make_submission
-from hpcft.recipe import Data, Model, Recipe, Resources
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Data, Model, Resources
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))

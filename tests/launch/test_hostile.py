@@ -13,8 +13,9 @@ from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.submission import flags, make_submission
-from hpcft.recipe import Data, Model, Recipe, Resources
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Data, Model, Resources
 from tests.desk import Desk
 
 HOSTILE = ["a b", "it's", 'a"b', "$(touch hit)", "`touch hit`", "x; touch hit", "a\ntouch hit", "%j", "a\\b", "#", "-x"]

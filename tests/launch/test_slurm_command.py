@@ -15,7 +15,7 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.fetch import Wanted, fetch
 from hpcft.launch.slurm_command import run_command
-from hpcft.recipe import Model
+from hpcft.sections import Model
 
 SLOW = """\
 trap 'kill $!; echo asked to end > {0}/ended; exit' TERM

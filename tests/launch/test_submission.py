@@ -9,8 +9,9 @@ import pytest
 from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env
 from hpcft.launch.submission import Submission, flags, gpu_options, job_walltime, make_submission, slurm_options
-from hpcft.recipe import Data, Model, Recipe, Resources
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Data, Model, Resources
 
 CLUSTER = Cluster(
     name="site",

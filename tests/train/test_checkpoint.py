@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hpcft.errors import UserError
-from hpcft.recipe import Model
 from hpcft.rundir import RunDir
+from hpcft.sections import Model
 from hpcft.train import checkpoint
 from hpcft.train.model import LossModel, load_model
 from hpcft.train.tensorfile import tensor_file

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from hpcft.errors import UserError
-from hpcft.recipe import Model
+from hpcft.sections import Model
 from hpcft.tasks.tokenize import tokenize
 from hpcft.template import PromptTemplate
 from hpcft.train.choices import ChoiceTest

@@ -12,7 +12,8 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from hpcft.data.batches import NO_CLASS, Batch
-from hpcft.recipe import Lora, Model, Recipe, Train
+from hpcft.recipe import Recipe
+from hpcft.sections import Lora, Model, Train
 from hpcft.train.adapt import frozen_hash, load_adapted, trained_words
 from hpcft.train.blueprint import measure, step_of
 from hpcft.train.checkpoint import model_tensors

@@ -15,7 +15,7 @@ from hpcft.curves.points import read_points
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Share
 from hpcft.data.order import RowOrder
-from hpcft.recipe import Train
+from hpcft.sections import Train
 from hpcft.train.log import Log, perplexity
 from hpcft.train.optimizer import learning_rate
 from hpcft.train.phases import Span

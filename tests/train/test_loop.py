@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hpcft.data.randomness import key, set_randomness
-from hpcft.recipe import Train
+from hpcft.sections import Train
 from hpcft.train.optimizer import learning_rate
 from hpcft.train.resume import compare
 

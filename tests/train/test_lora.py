@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from hpcft.errors import UserError
-from hpcft.recipe import Lora, Model, Train
+from hpcft.sections import Lora, Model, Train
 from hpcft.train.adapt import frozen_hash, trained_words
 from hpcft.train.checkpoint import model_tensors
 from hpcft.train.lora import add_adapters, hold_in_half

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from hpcft.data.randomness import set_randomness
-from hpcft.recipe import Model
+from hpcft.sections import Model
 from hpcft.train.model import checkpoint_activations, load_model
 from tests.parts import make_tiny_gpt2
 

@@ -13,7 +13,7 @@ from transformers.activations import NewGELUActivation
 
 from hpcft.data.batches import Batch
 from hpcft.errors import UserError
-from hpcft.recipe import Model
+from hpcft.sections import Model
 from hpcft.train.model import LossModel, load_model, load_tokenizer, packed_positions, packs_exactly
 from tests.parts import make_tiny_gpt2, train_tokenizer
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hpcft.disk import read_json, write_json
-from hpcft.recipe import Model
 from hpcft.recipefile import read_recipe
 from hpcft.rundir import RunDir
+from hpcft.sections import Model
 from hpcft.train import prefetch
 from hpcft.train.model import load_model
 from tests.parts import make_tiny_gpt2

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from hpcft.disk import read_json
-from hpcft.recipe import Generate
 from hpcft.rundir import RunDir
+from hpcft.sections import Generate
 from hpcft.train.control import Control, Stop
 from hpcft.train.evaluate import validation_loss
 from hpcft.train.log import Log
