@@ -4,6 +4,7 @@
 # make quick   the tests that start nothing (two minutes)
 # make exact   every way to train, cut and uncut, on one, two and four processes
 # make jobs    every recipe of jobs/, its whole way on small parts (five minutes)
+# make systems what users train, on small real models and text, cut and whole (half an hour)
 # make lint    ruff and mypy
 # make bench   speed beside other tools, to build/bench.json (about ten minutes)
 # make bench-chain   the same for a chain of jobs on a private Slurm (ten minutes of walltimes)
@@ -21,7 +22,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 
-.PHONY: all demo test quick exact jobs bench bench-chain bench-gpu lint parts clean
+.PHONY: all demo test quick exact jobs systems bench bench-chain bench-gpu lint parts clean
 all: test
 
 # .venv/complete is there when everything is; torch comes first and pinned, lest another package bring a larger one.
@@ -61,6 +62,10 @@ exact: .venv/complete
 
 jobs: .venv/complete
 	HPCFT_JOBS=1 $(BIN)/python -m pytest tests/test_jobs.py
+
+systems: parts
+	$(BIN)/python -m tests.systems.parts build/systems
+	$(BIN)/python -m tests.systems
 
 bench: .venv/complete
 	$(BIN)/python -m tests.benchmarks

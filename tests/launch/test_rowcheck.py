@@ -128,3 +128,16 @@ def test_an_id_that_two_rows_have_is_a_fault_unless_the_filter_says_otherwise(de
 def test_rows_that_a_filter_drops_are_no_fault(desk: Desk) -> None:
     rows(desk, GOOD, {"text": None, "label": "glad"}, {"text": "a", "label": " "}, {"text": "b"})
     desk.accepts("--set", "data.filter.empty=drop")
+
+
+def test_a_class_that_only_the_test_has_is_named_with_its_row_before_the_queue(desk: Desk) -> None:
+    desk.change("task: instruct", "task: classify")
+    desk.change("  template: prompt.md\n", "")
+    rows(desk, GOOD, {**GOOD, "label": "sad"}, GOOD)
+    rows(desk, GOOD, {**GOOD, "label": "cross"}, {**GOOD, "label": "cross"}, name="test.jsonl")
+    assert desk.faults("--set", "data.test=test.jsonl") == [
+        'test.jsonl, row 2: "label" is "cross", which no training row has. Likewise 1 row behind it. Known: glad, sad.'
+    ]
+    assert desk.faults("--set", "data.labels=[glad, cross]") == [
+        'train.jsonl, row 2: "label" is "sad", which is none of the classes. Known: cross, glad.'
+    ]

