@@ -77,8 +77,8 @@ def write_features(folder: Path) -> None:
     arrays = {"tokens": tokens, "trained": trained, "offsets": offsets, "targets": lengths - 1}
     part = folder.with_name(".part")
     part.mkdir(parents=True)
-    for name, kind in FILES.items():
-        arrays[name].astype(kind).tofile(part / name)
+    for name, array in arrays.items():
+        array.astype(FILES[name]).tofile(part / name)
     finish(part, folder)
 
 
