@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.promise import hpcft, make_parts, make_recipe, run_whole
 
 COUNTED = """
@@ -19,6 +21,7 @@ def set_randomness(seed, *place):
 """Dropout that depends on how many micro-batches this process has seen: what a generator that is not keyed does."""
 
 
+@pytest.mark.slow
 def test_a_sound_run_is_exact_and_one_with_dropout_that_is_not_keyed_differs_behind_the_cut(tmp_path: Path) -> None:
     make_parts(tmp_path, rows=40)
     run = run_whole(make_recipe(tmp_path, "tiny", steps=8), tmp_path / "runs", "--set", "train.save_every=3")

@@ -67,6 +67,7 @@ def test_a_worker_that_dies_there_is_known_at_once_by_rank_code_and_node(node: O
     assert node.deaths() == [Death(3, -9, node="gpu2")]
 
 
+@pytest.mark.slow
 def test_a_node_that_falls_silent_is_lost_and_sooner_when_a_worker_elsewhere_has_failed(
     node: Others, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_only_what_a_job_loads_is_brought_and_nothing_twice(desk: Desk, hub: Hub
     assert hub.sent == [("tokenizer.model", 3)]
 
 
+@pytest.mark.slow
 def test_each_fault_of_the_hub_is_said_in_a_line_that_helps(tmp_path: Path, hub: Hub) -> None:
     hub.push("owner/tiny", FILES)
     hub.push("owner/gated", FILES)

@@ -63,6 +63,7 @@ def read(desk: Desk, **data: object) -> str:
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_rows_that_nodes_could_not_load_are_refused_until_they_are_fetched(desk: Desk, hub: Hub) -> None:
     first = {"train.jsonl": b'{"body": "a"}\n{"body": "b"}\n', "test.jsonl": b'{"body": "c"}\n'}
     old = hub.push("datasets/owner/rows", first, "old")

@@ -39,11 +39,16 @@ def interrupted(once: Path) -> Iterator[None]:
         time.sleep(0.5)  # by then it is waited for, on a busy machine too
         signal.pthread_kill(main, signal.SIGINT)
 
+    # A shell that puts the tests into the background has them ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def by_run_command(folder: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.parts import make_tiny_encoder
@@ -34,6 +35,7 @@ def follow(page: str, root: Path) -> int:
     return steps
 
 
+@pytest.mark.slow
 def test_a_newcomer_adds_a_task_by_copying_a_file(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "hpcft", tmp_path / "hpcft", ignore=shutil.ignore_patterns("__pycache__"))
     assert follow((ROOT / "docs" / "add-a-task.md").read_text(), tmp_path) == 6

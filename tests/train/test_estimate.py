@@ -86,6 +86,7 @@ def xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_parts_of_gpt2_xl_are_what_arithmetic_says(xl: Path) -> None:
     recipe = recipe_of(xl, 1024, gpus=1, precision="fp16")
     found = {part: size / GIB for part, size in parts(recipe, 1).items()}
@@ -102,6 +103,7 @@ def test_the_parts_of_gpt2_xl_are_what_arithmetic_says(xl: Path) -> None:
     assert small["moments"] / GIB == pytest.approx(2 * parameters, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cards", "memory", "expected"),
     [

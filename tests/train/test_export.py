@@ -186,6 +186,7 @@ def test_the_card_says_what_the_model_was_made_of_and_no_paths(exported: tuple[R
     assert recipe["data"]["train"] == "rows.jsonl" and recipe["train"]["steps"] == 8
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_the_folder_in_a_private_repository(exported: tuple[RunDir, Path], tmp_path: Path) -> None:
     _, folder = exported
     with serving() as hub:

@@ -11,6 +11,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -39,6 +40,7 @@ def save_for_ever(path: Path, first: int, told: Connection) -> None:
         told.send(step)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_instant_of_a_save_leaves_the_newest_whole_and_no_debris(tmp_path: Path) -> None:
     run, chance, newest = RunDir(tmp_path), random.Random(0), 0
     # Not forked from this process, whose threads torch has in use: from one that has only imported what is needed.

@@ -40,6 +40,7 @@ def make_run(folder: Path) -> RunDir:
     return run
 
 
+@pytest.mark.slow
 def test_a_plain_run_imports_no_package_that_it_does_not_use_and_says_the_seconds_of_its_start(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     command = [sys.executable, "-c", WORKER, str(run.path), "1", "1", str(tmp_path)]
