@@ -148,17 +148,20 @@ def job_curves(run: RunDir) -> list[Any]:
     return [*jobs.job_curves(run)]
 
 
-def shown(run: RunDir) -> tuple[list[Any], list[Any]]:
-    """What TensorBoard shows of a run: its jobs' curves, and the pictures in its evaluation/."""
+def shown(run: RunDir) -> tuple[list[Any], list[Any], Any]:
+    """What TensorBoard shows of a run: its jobs' curves, the pictures in its evaluation/, and the table of its jobs."""
+    from hpcft.curves.jobs import chain_table
     from hpcft.curves.view import Picture
     from hpcft.disk import read_json
+    from hpcft.launch.facts import read_facts
+    from hpcft.launch.waits import queue_waits
 
     pictures = []
     for path in sorted(run.evaluation.glob("*.png")):
         # The one that has all of them has no report, and belongs to no step.
         step = (read_json(path.with_suffix(".json")) or {}).get("step", 0)
         pictures.append(Picture(f"confusion/{path.stem}", step, path))
-    return job_curves(run), pictures
+    return job_curves(run), pictures, chain_table(run, queue_waits(read_facts(run).jobs))
 
 
 @app.command()

@@ -23,14 +23,6 @@ def start_event(step: int, wall_time: float) -> bytes:
     return bytes(event.SerializeToString())
 
 
-def image_event(tag: str, png: bytes, step: int, wall_time: float) -> bytes:
-    """A picture; its size in pixels stands in the first bytes of the PNG itself."""
-    width, height = (int.from_bytes(png[place : place + 4], "big") for place in (16, 20))
-    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
-    event = Event(wall_time=wall_time, step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
-    return bytes(event.SerializeToString())
-
-
 def scalar_event(tag: str, value: float, step: int, wall_time: float) -> bytes:
     """One point of a curve; `wall_time` in seconds since 1970, `value` rounded to 32 bits."""
     point = Summary.Value(tag=tag, simple_value=value, metadata=_SCALARS)

@@ -12,6 +12,7 @@ from enum import Enum
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 _HEADER = struct.Struct("<QI")
@@ -37,7 +38,18 @@ def _make_table() -> list[int]:
 
 
 _TABLE = _make_table()
-_NUMPY_TABLE = np.array(_TABLE, dtype=np.uint32)
+
+
+def _make_numpy_tables() -> list[NDArray[np.uint32]]:
+    """For a byte that is followed by 0, 1, 2 or 3 more: what it makes of the CRC (slicing by four)."""
+    tables = [np.array(_TABLE, dtype=np.uint32)]
+    for _ in range(3):
+        before = tables[-1]
+        tables.append(tables[0][before & np.uint32(0xFF)] ^ (before >> np.uint32(8)))
+    return tables
+
+
+_NUMPY_TABLES = _make_numpy_tables()
 
 
 class Tail(Enum):
@@ -55,8 +67,12 @@ class Tail(Enum):
 class Frames:
     """What `read_frames` or `rescue_frames` understood of some bytes."""
 
-    payloads: list[bytes]
-    """The data of each good frame, in order."""
+    data: bytes
+    """Those bytes."""
+    spans: list[tuple[int, int]]
+    """Of the data of each good frame, in order: where it begins, and its length."""
+    holes: list[tuple[int, int]]
+    """What was passed over for a later frame: a bad one, or what belongs to none. Begin, and the first byte behind."""
     end: int
     """Offset just behind the last frame whose length was right: where to read on."""
     tail: Tail
@@ -67,6 +83,13 @@ class Frames:
     """`end`, or where the last frame begins if it is a bad one: then its length may have been another's."""
     lost_bytes: int = 0
     """Bytes that belong to no frame, jumped over to reach a later good one or left at the end."""
+    settled: bool = True
+    """Whether bytes that are added cannot make another frame of what has been passed over."""
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The data of each good frame, in order."""
+        return [self.data[at : at + length] for at, length in self.spans]
 
 
 def crc32c(data: bytes) -> int:
@@ -94,14 +117,28 @@ def encode_frame(data: bytes) -> bytes:
 
 def encode_frames(payloads: list[bytes]) -> bytes:
     """Many payloads as frames, one after the other; the checksums are computed together, by length."""
-    framed = b"".join([_header(len(data)) + data + b"\0\0\0\0" for data in payloads])
-    raw = np.frombuffer(framed, dtype=np.uint8).copy()
     lengths = np.array([len(data) for data in payloads], dtype=np.int64)
-    offsets = np.cumsum(lengths + _OVERHEAD) - lengths - _CRC.size
+    raw, offsets = unsealed(lengths)
+    for at, data in zip(offsets.tolist(), payloads, strict=True):
+        raw[at : at + len(data)] = np.frombuffer(data, dtype=np.uint8)
+    return seal(raw, offsets, lengths)
+
+
+def unsealed(lengths: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Room for frames with data of these lengths, one after the other, and where the data of each is to stand."""
+    raw = np.zeros(int(lengths.sum()) + _OVERHEAD * len(lengths), dtype=np.uint8)
+    return raw, np.cumsum(lengths + _OVERHEAD) - lengths - _CRC.size
+
+
+def seal(raw: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> bytes:
+    """The frames, when their data stand in the room that `unsealed` gave: lengths and checksums are put around."""
     for length in np.unique(lengths).tolist():
         chosen = offsets[lengths == length]
         crc = _mask_array(_crc32c_columns(raw, chosen, length))
-        for byte in range(4):
+        around = np.frombuffer(_header(length), dtype=np.uint8)
+        for byte in range(_HEADER.size):
+            raw[chosen + (byte - _HEADER.size)] = around[byte]
+        for byte in range(_CRC.size):
             raw[chosen + (length + byte)] = (crc >> np.uint32(8 * byte)) & np.uint32(0xFF)
     return raw.tobytes()
 
@@ -110,29 +147,35 @@ def read_frames(data: bytes, start: int = 0) -> Frames:
     """The frames from offset `start` on, up to the first place where none begins or one is not whole yet."""
     spans: list[tuple[int, int]] = []
     offset, size, tail = start, len(data), Tail.WHOLE
+    known: dict[int, int] = {}  # checksums of the lengths so far: few lengths, many frames
     while offset < size:
         if size - offset < _HEADER.size:
             tail = Tail.SHORT
             break
-        length = int.from_bytes(data[offset : offset + 8], "little")
-        if length > _LONGEST or data[offset : offset + _HEADER.size] != _header(length):
-            tail = Tail.CORRUPT
-            break
-        if size - offset < length + _OVERHEAD:
+        length, crc = _HEADER.unpack_from(data, offset)
+        if known.get(length) != crc:
+            if length > _LONGEST or data[offset : offset + _HEADER.size] != _header(length):
+                tail = Tail.CORRUPT
+                break
+            known[length] = crc
+        behind = offset + length + _OVERHEAD
+        if behind > size:
             tail = Tail.SHORT
             break
         spans.append((offset + _HEADER.size, length))
-        offset += length + _OVERHEAD
+        offset = behind
     good = _check_spans(data, spans)
-    payloads = [data[at : at + length] for (at, length), right in zip(spans, good, strict=True) if right]
+    kept = [span for span, right in zip(spans, good, strict=True) if right]
+    bad = [span for span, right in zip(spans, good, strict=True) if not right]
+    holes = [(at - _HEADER.size, at + length + _CRC.size) for at, length in bad]
     doubt = offset if all(good[-1:]) else spans[-1][0] - _HEADER.size
-    return Frames(payloads, offset, tail, len(spans) - len(payloads), doubt)
+    return Frames(data, kept, holes, offset, tail, len(bad), doubt)
 
 
 def rescue_frames(data: bytes) -> Frames:
     """Every good frame of a whole file, also those behind damage; what had to be jumped over is counted."""
     result = read_frames(data)
-    payloads, bad_frames, lost = list(result.payloads), result.bad_frames, 0
+    spans, holes, bad_frames, lost, settled = result.spans, result.holes, result.bad_frames, 0, True
     while result.tail is not Tail.WHOLE:
         # A frame that was cut off and written on behind has swallowed the beginning of the next one.
         found = find_frame(data, result.doubt + 1)
@@ -140,10 +183,13 @@ def rescue_frames(data: bytes) -> Frames:
             lost += len(data) - result.end
             break
         lost += max(0, found - result.end)
+        settled = settled and result.tail is not Tail.SHORT
+        holes.append((result.doubt, max(found, result.end)))
         result = read_frames(data, found)
-        payloads += result.payloads
+        spans += result.spans
+        holes += result.holes
         bad_frames += result.bad_frames
-    return Frames(payloads, result.end, result.tail, bad_frames, result.doubt, lost)
+    return Frames(data, spans, holes, result.end, result.tail, bad_frames, result.doubt, lost, settled)
 
 
 def find_frame(data: bytes, start: int) -> int | None:
@@ -195,10 +241,20 @@ def _check_spans(data: bytes, spans: list[tuple[int, int]]) -> list[bool]:
 
 
 def _crc32c_columns(raw: NDArray[np.uint8], offsets: NDArray[np.int64], length: int) -> NDArray[np.uint32]:
-    """The CRC32C of the `length` bytes at each offset: one step per byte position, all offsets at once."""
+    """The CRC32C of the `length` bytes at each offset: one step for four byte positions, all offsets at once."""
     crc = np.full(offsets.size, 0xFFFFFFFF, dtype=np.uint32)
-    for position in range(length):
-        crc = _NUMPY_TABLE[(crc ^ raw[offsets + position]) & np.uint32(0xFF)] ^ (crc >> np.uint32(8))
+    if not length or not offsets.size:
+        return crc ^ np.uint32(0xFFFFFFFF)
+    rows = sliding_window_view(raw, length)[offsets]
+    whole = length - length % 4
+    words = np.ascontiguousarray(rows[:, :whole]).view("<u4")
+    for column in range(whole // 4):
+        parts = (crc ^ words[:, column]).view(np.uint8).reshape(-1, 4)
+        crc = _NUMPY_TABLES[3][parts[:, 0]]
+        for byte in (1, 2, 3):
+            crc ^= _NUMPY_TABLES[3 - byte][parts[:, byte]]
+    for column in range(whole, length):
+        crc = _NUMPY_TABLES[0][(crc ^ rows[:, column]) & np.uint32(0xFF)] ^ (crc >> np.uint32(8))
     return crc ^ np.uint32(0xFFFFFFFF)
 
 

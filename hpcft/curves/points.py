@@ -1,15 +1,11 @@
-"""The points of one job's event files, read with all damage survived and counted."""
+"""The points of a curve, as they are and as they come."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from tensorboard.compat.proto.event_pb2 import Event
-
-from hpcft.curves.frames import rescue_frames
 
 
 @dataclass(frozen=True)
@@ -26,29 +22,17 @@ class Points:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __getitem__(self, which: slice | NDArray[np.bool_] | NDArray[np.int64]) -> "Points":
+    def __getitem__(self, which: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Points:
         return Points(self.steps[which], self.wall_times[which], self.values[which])
 
 
-@dataclass(frozen=True)
-class Damage:
-    """What could not be read in one job's event files."""
-
-    bad_frames: int = 0
-    """Events whose checksum or content is wrong."""
-    lost_bytes: int = 0
-    """Bytes that belong to no event: the torn end of a killed job's file, or holes."""
-    unreadable: tuple[str, ...] = ()
-    """Files the system would not let us read, each with its reason."""
-
-
-@dataclass(frozen=True)
-class JobPoints:
-    """All that one job logged, as `read_points` found it."""
-
-    curves: Mapping[str, Points]
-    """By tag."""
-    damage: Damage
+def sort_points(steps: NDArray[np.int64], wall_times: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
+    """`Points` of arrays in the order they were logged; of equal steps the last stays."""
+    order = np.argsort(steps, kind="stable")
+    steps = steps[order]
+    last = np.append(steps[1:] != steps[:-1], True) if len(steps) else np.zeros(0, dtype=np.bool_)
+    order = order[last]
+    return Points(steps[last], wall_times[order], values[order])
 
 
 def make_points(rows: list[tuple[int, float, float]]) -> Points:
@@ -57,14 +41,10 @@ def make_points(rows: list[tuple[int, float, float]]) -> Points:
     >>> make_points([(2, 0.0, 7.0), (1, 1.0, 8.0), (2, 2.0, 9.0)]).values
     array([8., 9.])
     """
-    steps = np.array([row[0] for row in rows], dtype=np.int64)
-    order = np.argsort(steps, kind="stable")
-    steps = steps[order]
-    last = np.append(steps[1:] != steps[:-1], True) if len(rows) else np.zeros(0, dtype=np.bool_)
-    order = order[last]
-    wall_times = np.array([row[1] for row in rows], dtype=np.float64)
-    values = np.array([row[2] for row in rows], dtype=np.float64)
-    return Points(steps[last], wall_times[order], values[order])
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    return sort_points(
+        np.array(columns[0], dtype=np.int64), *(np.array(column, dtype=np.float64) for column in columns[1:])
+    )
 
 
 def join_points(parts: list[Points]) -> Points:
@@ -78,44 +58,43 @@ def join_points(parts: list[Points]) -> Points:
     )
 
 
-def read_points(directory: Path) -> JobPoints:
-    """The curves in a directory's event files, read in name order; empty where there is no such directory.
+class Series:
+    """Points that grow. What was given stays as it is: new points lie behind it, or all of them are laid out anew."""
 
-    Never raises OSError: what the system refuses is named in `damage.unreadable`.
-    """
-    rows: dict[str, list[tuple[int, float, float]]] = {}
-    bad_frames, lost_bytes, unreadable = 0, 0, []
-    for path in event_files(directory):
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            unreadable.append(f"{path.name}: {error.strerror}")
-            continue
-        frames = rescue_frames(data)
-        lost_bytes += frames.lost_bytes
-        bad_frames += frames.bad_frames + _collect(frames.payloads, rows)
-    curves = {tag: make_points(of_tag) for tag, of_tag in rows.items()}
-    return JobPoints(curves, Damage(bad_frames, lost_bytes, tuple(unreadable)))
+    def __init__(self) -> None:
+        self._points = make_points([])
+        self._room = self._points
+
+    @property
+    def points(self) -> Points:
+        """All so far."""
+        return self._points
+
+    def extend(self, steps: NDArray[np.int64], wall_times: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        """Take in points in the order they were logged; of equal steps the last stays."""
+        new, old = Points(steps, wall_times, values), self._points
+        if not len(new):
+            return
+        if (steps[1:] <= steps[:-1]).any() or (len(old) and steps[0] <= old.steps[-1]):
+            new = join_points([old, new])
+            self._room = self._points = sort_points(new.steps, new.wall_times, new.values)
+            return
+        size = len(old) + len(new)
+        if size > len(self._room):
+            # Twice as much as there is, so that each point is copied once or twice in all.
+            self._room = _with_room(old, 2 * size if len(old) else size)
+        for room, column in zip(_columns(self._room), _columns(new), strict=True):
+            room[len(old) : size] = column
+        self._points = self._room[:size]
 
 
-def event_files(directory: Path) -> list[Path]:
-    """A directory's event files in the order they were begun; none where it is missing or unreadable."""
-    try:
-        return sorted(path for path in directory.iterdir() if ".tfevents." in path.name)
-    except OSError:
-        return []
+def _columns(points: Points) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    return points.steps, points.wall_times, points.values
 
 
-def _collect(payloads: list[bytes], rows: dict[str, list[tuple[int, float, float]]]) -> int:
-    """Add the scalars of some events to `rows`; returns how many events made no sense."""
-    bad = 0
-    for payload in payloads:
-        try:
-            event = Event.FromString(payload)
-        except DecodeError:
-            bad += 1
-            continue
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                rows.setdefault(value.tag, []).append((event.step, event.wall_time, value.simple_value))
-    return bad
+def _with_room(points: Points, size: int) -> Points:
+    """Arrays of this size that begin with the points."""
+    room = Points(np.empty(size, dtype=np.int64), np.empty(size), np.empty(size))
+    for column, wide in zip(_columns(points), _columns(room), strict=True):
+        wide[: len(column)] = column
+    return room

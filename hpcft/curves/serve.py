@@ -12,19 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hpcft.curves.server import link_by_job, link_stitched, start_tensorboard, tunnel_command
-from hpcft.curves.stitch import JobCurve
+from hpcft.curves.stitch import JobCurve, Stitched
 from hpcft.curves.view import Picture, View
 
 POLL_SECONDS = 3.0
 
 
-Shown = tuple[Sequence[JobCurve], Sequence[Picture]]
+Shown = tuple[Sequence[JobCurve], Sequence[Picture], Callable[[Stitched], str]]
 
 
 def serve(runs: Mapping[str, Callable[[], Shown]], port: int | None) -> None:
     """Return when TensorBoard has ended or Ctrl-C was pressed; the views, on local disk, are gone then.
 
-    `runs` gives for each name the jobs and pictures as they are at that moment. Raises RuntimeError if TensorBoard does
+    `runs` gives for each name what `View.poll` wants, as it is at that moment. Raises RuntimeError if TensorBoard does
     not start.
     """
     root = Path(tempfile.mkdtemp(prefix="hpcft-tensorboard-"))

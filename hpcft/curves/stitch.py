@@ -4,6 +4,7 @@ A job that was killed at step 1234 after its checkpoint at 1200 has logged 34 st
 again. Those are superseded: the next job's points are the ones that led to the model.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcft.curves.points import Damage, JobPoints, Points, event_files, join_points, read_points
+from hpcft.curves.points import Points, join_points
+from hpcft.curves.raw import Place, RawEvent
+from hpcft.curves.reader import Damage, JobPoints, JobReader
+
+SECONDS_TO_SETTLE = 60.0
+"""So long after it is seen that a job has ended, its files are still looked at: its node may write late."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class JobCurve:
     """Holds its event files; need not exist yet."""
     resume_step: int | None
     """Steps done in the checkpoint it went on from; 0 = began afresh; None = has never reached training."""
+    over: bool = False
+    """Whether it has ended: then its files are soon not looked at any more."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,17 @@ class Segment:
 
     job: JobCurve
     points: Points
+
+
+@dataclass(frozen=True)
+class RawSegment:
+    """The events of one tag that one job contributes and that are no scalars."""
+
+    job: JobCurve
+    points: Points
+    """Their values are fingerprints."""
+    events: Mapping[tuple[int, float], RawEvent]
+    """By step and fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,8 @@ class Stitched:
     """By job label: what could not be read."""
     _kept: Mapping[str, tuple[Segment, ...]] = field(repr=False)
     _superseded: Mapping[str, tuple[Segment, ...]] = field(repr=False)
+    raw: Mapping[tuple[Place, str], tuple[RawSegment, ...]] = field(repr=False, default_factory=dict)
+    """What survives of all that is no scalar, by where it belongs and by tag."""
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -73,10 +94,11 @@ def stitch(jobs: Sequence[JobCurve]) -> Stitched:
 
 
 class Stitcher:
-    """Stitches a run again and again; reads only the jobs whose files have changed since."""
+    """Stitches a run again and again; reads only what is new of its jobs' files."""
 
     def __init__(self) -> None:
-        self._read: dict[Path, tuple[object, JobPoints]] = {}
+        self._readers: dict[Path, JobReader] = {}
+        self._closed: dict[Path, tuple[float, JobPoints]] = {}
 
     def stitch(self, jobs: Sequence[JobCurve]) -> Stitched:
         """As the function `stitch`."""
@@ -91,29 +113,55 @@ class Stitcher:
                 points = of_job.curves.get(tag)
                 if points is None:
                     continue
-                keep = kept_mask(points.steps, job.resume_step, cut, reached)
-                if keep.any():
+                keep = kept_slice(points.steps, job.resume_step, cut, reached)
+                if keep.start < keep.stop:
                     kept.setdefault(tag, []).append(Segment(job, points[keep]))
-                    reached = int(points.steps[keep][-1])
-                if not keep.all():
-                    superseded.setdefault(tag, []).append(Segment(job, points[~keep]))
+                    reached = int(points.steps[keep.stop - 1])
+                dead = [part for part in (points[: keep.start], points[keep.stop :]) if len(part)]
+                if dead:
+                    superseded.setdefault(tag, []).append(
+                        Segment(job, dead[0] if len(dead) == 1 else join_points(dead))
+                    )
         return Stitched(
             tuple(jobs),
             {job.label: of_job.damage for job, of_job in zip(jobs, found, strict=True)},
             {tag: tuple(segments) for tag, segments in kept.items()},
             {tag: tuple(segments) for tag, segments in superseded.items()},
+            _keep_raw(jobs, found, cuts),
         )
 
     def _points_of(self, job: JobCurve) -> JobPoints:
         if job.resume_step is None:
-            return JobPoints({}, Damage())
-        signature = _signature(job.directory)
-        known = self._read.get(job.directory)
-        if known is None or known[0] != signature:
-            # The signature is older than what is read, so a point logged in between is read the next time.
-            known = (signature, read_points(job.directory))
-            self._read[job.directory] = known
-        return known[1]
+            return JobPoints({})
+        since, points = self._closed.get(job.directory, (None, None))
+        if job.over and since is not None and points is not None and time.monotonic() - since > SECONDS_TO_SETTLE:
+            return points
+        points = self._readers.setdefault(job.directory, JobReader(job.directory)).poll()
+        if job.over:
+            self._closed[job.directory] = (time.monotonic() if since is None else since, points)
+        return points
+
+
+def _keep_raw(
+    jobs: Sequence[JobCurve], found: Sequence[JobPoints], cuts: Sequence[int | None]
+) -> dict[tuple[Place, str], tuple[RawSegment, ...]]:
+    kept: dict[tuple[Place, str], list[RawSegment]] = {}
+    reached: dict[str, int] = {}
+    once: JobCurve | None = None
+    for job, cut, of_job in zip(jobs, cuts, found, strict=True):
+        for tag, curve in of_job.raw.items():
+            points = curve.points
+            if curve.place is Place.STITCHED:
+                points = points[kept_slice(points.steps, job.resume_step, cut, reached.get(tag, -1))]
+            elif curve.place is Place.JOB and cut is not None:
+                points = points[points.steps <= cut]
+            elif curve.place is Place.ONCE:
+                once = once or job
+                points = points if once is job else points[:0]
+            if len(points):
+                reached[tag] = int(points.steps[-1])
+                kept.setdefault((curve.place, tag), []).append(RawSegment(job, points, curve.events))
+    return {key: tuple(segments) for key, segments in kept.items()}
 
 
 def cut_steps(resume_steps: Sequence[int | None], last_steps: Sequence[int | None]) -> list[int | None]:
@@ -135,32 +183,20 @@ def cut_steps(resume_steps: Sequence[int | None], last_steps: Sequence[int | Non
     return cuts[::-1]
 
 
-def kept_mask(steps: NDArray[np.int64], resume_step: int | None, cut: int | None, reached: int) -> NDArray[np.bool_]:
-    """For each step (sorted) that a job logged for one tag: does its point survive?
+def kept_slice(steps: NDArray[np.int64], resume_step: int | None, cut: int | None, reached: int) -> slice:
+    """Which points survive of those that a job logged for one tag at these steps, which increase.
 
-    It does beyond the resume step, up to `cut` (see `cut_steps`). At the resume step itself only where no
+    Those beyond the resume step, up to `cut` (see `cut_steps`). At the resume step itself only where no
     earlier job has kept this tag there or further on (`reached`: the last step kept before, -1 = none):
     that is where the first evaluation of a run lies, and an evaluation that the earlier job was stopped
     before.
     """
     if resume_step is None:
-        return np.zeros(steps.shape, dtype=np.bool_)
+        return slice(0, 0)
     first = resume_step if reached < resume_step else resume_step + 1
-    keep = steps >= first
-    return keep if cut is None else keep & (steps <= cut)
+    begin = int(np.searchsorted(steps, first))
+    return slice(begin, len(steps) if cut is None else max(begin, int(np.searchsorted(steps, cut, side="right"))))
 
 
 def _last_step(of_job: JobPoints) -> int | None:
-    return max((int(points.steps[-1]) for points in of_job.curves.values()), default=None)
-
-
-def _signature(directory: Path) -> object:
-    """Equal as long as the directory's event files are."""
-    signature = []
-    for path in event_files(directory):
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        signature.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
-    return signature
+    return max((int(points.steps[-1]) for points in of_job.curves.values() if len(points)), default=None)

@@ -1,47 +1,48 @@
-"""The run as TensorBoard shows it: each job in its colour, and `stitched`, the whole curve.
+"""The directory that TensorBoard shows of a run, kept in step with it.
 
-A derived directory: all in it can be made again from what the jobs have logged.
+A derived directory: all in it can be made again from what the jobs have logged. And it is its own record: what it shows
+is read back from it, so that whoever keeps it may be killed at any moment.
 """
 
+from __future__ import annotations
+
+import contextlib
 import fcntl
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from hpcft.curves.events import file_name, image_event, scalar_event, start_event, version_event
-from hpcft.curves.frames import encode_frames
-from hpcft.curves.points import Points, join_points
-from hpcft.curves.rewind import Curves, plan_update
-from hpcft.curves.stitch import JobCurve, Stitched, Stitcher
+import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-STITCHED = "stitched"
-"""The name of the TensorBoard run that holds the whole curve."""
+from hpcft.curves.events import file_name, start_event, version_event
+from hpcft.curves.frames import encode_frames
+from hpcft.curves.points import Points
+from hpcft.curves.rewind import Update, plan_update
+from hpcft.curves.scalars import Column, encode
+from hpcft.curves.shown import Shown, read_shown
+from hpcft.curves.stitch import JobCurve, Stitched, Stitcher
+from hpcft.curves.viewplan import CHAIN, PICTURES, RAW, STITCHED, Picture, Run, plan_chain, plan_pictures, plan_runs
+
+__all__ = ["RELOAD_SECONDS", "STITCHED", "Picture", "View"]
+
 RELOAD_SECONDS = 5
 """How often our TensorBoard looks for new data."""
 SECONDS_AWAY = 2 * RELOAD_SECONDS + 1
 """A directory that must begin anew stays away this long, so that TensorBoard notices and forgets it."""
-PICTURES = "evaluation"
-"""The name of the TensorBoard run that holds pictures."""
 _MARK = ".hpcft-view"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG of the run's, and where TensorBoard shows it."""
-
-    tag: str
-    step: int
-    path: Path
+_AWAY = ".away-"
+"""Begins the name of a mark that a directory has been taken away, and may still be on show."""
+_BLOCK = 1 << 16
+"""Events that are made at a time."""
 
 
 class View:
     """Keeps a directory of event files in step with a run, one `poll` at a time; one View per directory.
 
-    TensorBoard may run all the while: files only grow. It must not be running when a View is made for a
-    directory that already is one, for that is emptied and written from nothing.
+    TensorBoard may run all the while: files only grow. A View of a directory that already is one goes on with it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,79 +54,81 @@ class View:
             raise FileExistsError(f"{directory} holds files that hpcft did not make. Name another directory.")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(directory)
-        for path in directory.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
         self._directory = directory
         self._stitcher = Stitcher()
-        self._shown: dict[str, Curves] = {}
+        self._shown: dict[str, Shown] = {}
         self._away_until: dict[str, float] = {}
-        self._pictures: dict[Picture, float] = {}
+        self._prints: dict[Path, tuple[tuple[float, int], int]] = {}
+        for path in directory.iterdir():
+            if path.name.startswith(_AWAY):
+                self._away_until[path.name.removeprefix(_AWAY)] = time.monotonic() + SECONDS_AWAY
+            elif path.is_dir():
+                self._read_back(path.name)
 
-    def poll(self, jobs: Sequence[JobCurve], pictures: Sequence[Picture] = ()) -> Stitched:
+    def poll(
+        self,
+        jobs: Sequence[JobCurve],
+        pictures: Sequence[Picture] = (),
+        table: Callable[[Stitched], str] | None = None,
+    ) -> Stitched:
         """The curves of `jobs` (oldest first), after the directory was brought up to date with them and the pictures.
 
-        A TensorBoard run whose first points were superseded is away for `SECONDS_AWAY` and returns at a
-        later poll. Raises OSError when the view cannot be written; a later poll makes good what is missing.
+        `table` gives the jobs as Markdown, for the text tab. A TensorBoard run whose first points were superseded is
+        away for `SECONDS_AWAY` and returns at a later poll. Raises OSError when the view cannot be written; a later
+        poll makes good what is missing.
         """
         stitched = self._stitcher.stitch(jobs)
         wanted = plan_runs(stitched)
-        for name in self._shown.keys() - wanted.keys():
+        if pictures:
+            wanted[PICTURES] = plan_pictures(pictures, self._prints)
+        if table:
+            wanted[CHAIN] = plan_chain(table(stitched), stitched, wanted)
+        for name in [name for name in self._shown if name not in wanted]:
             self._remove(name)
-        for name, curves in wanted.items():
+        for name, run in wanted.items():
             if time.monotonic() >= self._away_until.get(name, 0.0):
-                self._update(name, curves)
-        for picture in pictures:
-            self._show(picture)
+                self._update(name, run)
         return stitched
 
-    def _show(self, picture: Picture) -> None:
-        """Put a picture behind the others, unless it is there; one that was drawn anew is shown at its step again."""
-        try:
-            drawn, png = picture.path.stat().st_mtime, picture.path.read_bytes()
-        except OSError:
-            return  # of a run that is being removed
-        if self._pictures.get(picture) == drawn:
+    def _update(self, name: str, wanted: Run) -> None:
+        shown = self._shown.get(name) or Shown()
+        path = self._directory / name / file_name(shown.sequence)
+        if shown.curves and not path.parent.exists():  # somebody has removed it
+            self._remove(name)
             return
-        path = self._directory / PICTURES / file_name(1)
-        path.parent.mkdir(exist_ok=True)
-        first = [] if path.exists() else [version_event(drawn)]
-        try:
-            with path.open("ab") as file:
-                file.write(encode_frames([*first, image_event(picture.tag, png, picture.step, drawn)]))
-        except OSError:
-            shutil.rmtree(path.parent, ignore_errors=True)  # as above
-            self._pictures.clear()
-            raise
-        self._pictures[picture] = drawn
-
-    def _update(self, name: str, wanted: Curves) -> None:
-        shown = self._shown.get(name, {})
-        update = plan_update(shown, wanted)
+        update = plan_update(shown.curves, wanted.curves)
         if update is None:
             self._remove(name)
             return
         if not update.points:
             return
-        rows = _in_step_order(update.points)
-        first_wall_time = rows[0][2]
-        events = []
-        if not shown:
-            events += [version_event(first_wall_time), start_event(0, first_wall_time)]
-        if update.start is not None:
-            events.append(start_event(update.start, first_wall_time))
-        events += [scalar_event(tag, value, step, wall_time) for tag, step, wall_time, value in rows]
-        path = self._directory / name / file_name(1)
-        path.parent.mkdir(exist_ok=True)
         try:
+            (self._directory / (_AWAY + name)).unlink(missing_ok=True)
+            path.parent.mkdir(exist_ok=True)
             with path.open("ab") as file:
-                file.write(encode_frames(events))
+                for block in _events(update, wanted, fresh=file.tell() == 0, started=shown.started):
+                    file.write(block)
         except OSError:
-            self._remove(name)  # a half-written frame would hide all that follows it
+            with contextlib.suppress(OSError):
+                if not path.stat().st_size:
+                    path.unlink()  # a disk that stays full must not be filled with empty files
+            self._read_back(name)  # a half-written frame would hide all that follows it in its file
             raise
-        self._shown[name] = wanted
+        self._shown[name] = Shown(dict(wanted.curves), shown.sequence, started=True)
+
+    def _read_back(self, name: str) -> None:
+        """Take what is on the disk as shown, or take it away where it is not sound."""
+        try:
+            shown = read_shown(self._directory / name)
+        except OSError:
+            shown = None
+        if shown is None:
+            self._remove(name)
+        else:
+            self._shown[name] = shown
 
     def _remove(self, name: str) -> None:
+        (self._directory / (_AWAY + name)).touch()
         shutil.rmtree(self._directory / name, ignore_errors=True)
         self._shown.pop(name, None)
         self._away_until[name] = time.monotonic() + SECONDS_AWAY
@@ -144,35 +147,43 @@ def _lock(directory: Path) -> IO[bytes]:
     return mark
 
 
-def plan_runs(stitched: Stitched) -> dict[str, Curves]:
-    """What each TensorBoard run shall show, by name: every job that kept a point, in order, then `stitched`.
+def _events(update: Update, run: Run, *, fresh: bool, started: bool) -> Iterator[bytes]:
+    """Frames to append: scalars by step and then tag, a block at a time, then all else."""
+    begun = min(float(points.wall_times[0]) for points in update.points.values())
+    head = [version_event(begun)] if fresh else []
+    if not started:
+        head.append(start_event(0, begun))
+    if update.start is not None:
+        head.append(start_event(update.start, begun))
+    yield encode_frames(head)
+    scalars = {tag: points for tag, points in update.points.items() if not tag.startswith(RAW)}
+    places = _places(scalars)
+    for begin in range(0, sum(map(len, scalars.values())), _BLOCK):
+        columns = {}
+        for tag, points in scalars.items():
+            first, last = np.searchsorted(places[tag], (begin, begin + _BLOCK)).tolist()
+            some = points[first:last]
+            if len(some):
+                columns[tag] = Column(places[tag][first:last] - begin, some.steps, some.wall_times, some.values)
+        yield encode(columns)
+    for tag in update.points.keys() - scalars.keys():
+        points = update.points[tag]
+        for step, when, print_ in zip(
+            *(c.tolist() for c in (points.steps, points.wall_times, points.values)), strict=True
+        ):
+            try:
+                yield encode_frames([run.raw[tag][step, print_].event(step, when)])
+            except DecodeError:
+                continue  # its file is another since it was read; the next poll finds that
 
-    A job's curve begins with a bridge, the last point of the jobs before, so that the line has no gap. It
-    carries the wall time of the job's own first point: on the relative axis a job must not begin with the
-    time it queued.
-    """
-    runs: dict[str, dict[str, Points]] = {job.label: {} for job in stitched.jobs}
-    whole: dict[str, Points] = {}
-    for tag in stitched.tags:
-        segments = stitched.kept(tag)
-        for before, segment in zip((None, *segments), segments, strict=False):
-            points = segment.points
-            if before is not None:
-                last = before.points[-1:]
-                points = join_points([Points(last.steps, points.wall_times[:1], last.values), points])
-            runs[segment.job.label][tag] = points
-        if segments:
-            whole[tag] = stitched.curve(tag)
-    return {name: curves for name, curves in (*runs.items(), (STITCHED, whole)) if curves}
 
-
-def _in_step_order(curves: Curves) -> list[tuple[str, int, float, float]]:
-    """All points as (tag, step, wall time, value), by step and then tag."""
-    rows = [
-        (tag, step, wall_time, value)
-        for tag, points in curves.items()
-        for step, wall_time, value in zip(
-            points.steps.tolist(), points.wall_times.tolist(), points.values.tolist(), strict=True
-        )
-    ]
-    return sorted(rows, key=lambda row: (row[1], row[0]))
+def _places(curves: Mapping[str, Points]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Of each tag's points, their places among all by step and then tag."""
+    if not curves:
+        return {}
+    steps = np.concatenate([points.steps for points in curves.values()])
+    tags = np.repeat(np.arange(len(curves)), [len(points) for points in curves.values()])
+    places = np.empty(len(steps), dtype=np.int64)
+    places[np.lexsort((tags, steps))] = np.arange(len(steps))
+    ends = np.cumsum([len(points) for points in curves.values()]).tolist()
+    return {tag: places[begin:end] for tag, begin, end in zip(curves, [0, *ends], ends, strict=False)}

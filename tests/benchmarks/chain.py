@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from hpcft.curves.points import read_points
+from hpcft.curves.reader import read_points
 from hpcft.rundir import RunDir, find_runs
 from tests.benchmarks.rows import Row, report
 from tests.benchmarks.turns import in_turns

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from hpcft.curves.events import file_name, scalar_event, version_event
 from hpcft.curves.frames import encode_frames
-from hpcft.curves.points import Damage, read_points
-from hpcft.curves.stitch import Stitched, Stitcher, cut_steps, kept_mask, stitch
+from hpcft.curves.reader import Damage, read_points
+from hpcft.curves.stitch import Stitched, Stitcher, cut_steps, kept_slice, stitch
 from tests.curves.chains import add_points, job_curve, log_job, three_jobs
 
 Attempt = tuple[int | None, frozenset[int], frozenset[int]]
@@ -54,7 +54,7 @@ def test_kept_steps_are_those_of_the_definition_and_strictly_increase(chain: lis
         reached, kept = -1, []
         for (resume_step, *logged), cut in zip(chain, cuts, strict=True):
             steps = np.array(sorted(logged[tag]), dtype=np.int64)
-            keep = steps[kept_mask(steps, resume_step, cut, reached)].tolist()
+            keep = steps[kept_slice(steps, resume_step, cut, reached)].tolist()
             assert all(step > reached for step in keep)
             reached = keep[-1] if keep else reached
             kept.append(set(keep))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpcft.curves import view as view_module
-from hpcft.curves.points import Points, make_points
-from hpcft.curves.rewind import Curves, Update, plan_update
+from hpcft.curves.points import make_points
+from hpcft.curves.rewind import Curve, Curves, Part, Update, joined, plan_update
 from hpcft.curves.view import Picture, View
 from tests.curves.chains import add_points, job_curve, log_job, three_jobs
 
@@ -189,8 +189,8 @@ def test_a_followed_run_looks_like_one_read_at_its_end(
             assert all(before[0] < after[0] for before, after in pairwise(rows))
 
 
-def points_of(rows: dict[int, float]) -> Points:
-    return make_points([(step, 0.0, value) for step, value in sorted(rows.items())])
+def curve_of(rows: dict[int, float]) -> Curve:
+    return (Part(make_points([(step, 0.0, value) for step, value in sorted(rows.items())])),)
 
 
 def show(update: Update, shown: dict[str, dict[int, float]], server: bool) -> None:
@@ -226,7 +226,7 @@ def test_after_any_change_all_readers_show_what_is_wanted_or_the_run_begins_anew
     current: Curves = {}
     models: list[tuple[bool, dict[str, dict[int, float]]]] = [(True, {}), (False, {})]
     for stage in stages:
-        wanted = {tag: points_of(rows) for tag, rows in stage.items()}
+        wanted = {tag: curve_of(rows) for tag, rows in stage.items()}
         update = plan_update(current, wanted)
         if update is None:
             current, models = {}, [(True, {}), (False, {})]
@@ -235,22 +235,23 @@ def test_after_any_change_all_readers_show_what_is_wanted_or_the_run_begins_anew
         for server, shown in models:
             show(update, shown, server)
             assert {tag for tag, rows in shown.items() if rows} == wanted.keys()
-            for tag, points in wanted.items():
+            for tag, curve in wanted.items():
+                points = joined(curve)
                 assert sorted(shown[tag]) == points.steps.tolist()
                 np.testing.assert_array_equal([shown[tag][step] for step in sorted(shown[tag])], points.values)
         current = wanted
 
 
 def test_a_plain_continuation_is_no_rewind() -> None:
-    shown = {"a": points_of({1: 1.0, 2: math.nan})}
-    wanted = {"a": points_of({1: 1.0, 2: math.nan, 3: 3.0})}
+    shown = {"a": curve_of({1: 1.0, 2: math.nan})}
+    wanted = {"a": curve_of({1: 1.0, 2: math.nan, 3: 3.0})}
     update = plan_update(shown, wanted)
     assert update is not None
     assert update.start is None
     assert update.points["a"].steps.tolist() == [3]
 
 
-def test_pictures_are_shown_at_their_step_and_again_when_they_are_drawn_anew(tmp_path: Path) -> None:
+def test_pictures_are_shown_at_their_step_and_anew_when_they_are_drawn_anew(tmp_path: Path) -> None:
     def draw(path: Path, width: int) -> Picture:
         from matplotlib.figure import Figure
 
@@ -268,5 +269,5 @@ def test_pictures_are_shown_at_their_step_and_again_when_they_are_drawn_anew(tmp
     assert images() == [(40, 30)]
     time.sleep(0.02)
     view.poll(jobs, [draw(tmp_path / "after.png", 5)])
-    assert images() == [(40, 30), (40, 50)]
+    assert images() == [(40, 50)]
     assert read_with_accumulator(tmp_path / "view")["stitched"] == expected_of_three_jobs()["stitched"]

@@ -13,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpcft.curves import writer as writer_module
-from hpcft.curves.points import read_points
+from hpcft.curves.reader import read_points
 from hpcft.curves.writer import CurveWriter
 
 
@@ -113,7 +113,7 @@ def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path, monkeypa
 FILL = """
 import sys
 from pathlib import Path
-from hpcft.curves.points import read_points
+from hpcft.curves.reader import read_points
 from hpcft.curves.writer import CurveWriter
 directory = Path(sys.argv[1])
 writer = CurveWriter(directory)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from hpcft.cli.looking import job_curves
-from hpcft.curves.points import Points, read_points
+from hpcft.curves.points import Points
+from hpcft.curves.reader import read_points
 from hpcft.curves.stitch import stitch
 from hpcft.curves.view import View
 from hpcft.rundir import JobDir, RunDir

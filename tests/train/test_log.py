@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcft.curves.points import read_points
+from hpcft.curves.reader import read_points
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Share
 from hpcft.data.order import RowOrder

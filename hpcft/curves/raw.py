@@ -1,0 +1,155 @@
+"""Events that are no plain scalars: pictures, histograms, texts, hyperparameters; carried as they are."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.util import tensor_util
+
+GRAPH = "graph"
+"""The tag that we give to a model's graph, which has none."""
+
+
+class Place(Enum):
+    """Where in the view an event belongs."""
+
+    STITCHED = "stitched"
+    """By its step, as a scalar."""
+    JOB = "job"
+    """What a job says of itself at its start: texts, the graph."""
+    ONCE = "once"
+    """What holds for the whole run, of the first job that says it: hyperparameters, layouts."""
+
+
+_PLACES = {"text": Place.JOB, "hparams": Place.ONCE, "custom_scalars": Place.ONCE}
+"""By TensorBoard's plugin; of any other, and of values without one, STITCHED."""
+
+
+class Shown(Protocol):
+    """Something that can be shown at a step."""
+
+    def event(self, step: int, wall_time: float) -> bytes:
+        """As it goes into the view. Raises OSError, and DecodeError where the file it is in is another by now."""
+
+
+@dataclass(frozen=True)
+class RawEvent:
+    """An event in some file, to be copied from there."""
+
+    path: Path
+    offset: int
+    """Where its data begin."""
+    length: int
+    value: int
+    """Which value of its summary."""
+    metadata: SummaryMetadata | None
+    """To be put in where the value has none: writers give it with the first value of a tag alone."""
+
+    def event(self, step: int, wall_time: float) -> bytes:
+        """That value at this step."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            event = Event.FromString(file.read(self.length))
+        if event.HasField("graph_def"):
+            return bytes(Event(wall_time=wall_time, step=step, graph_def=event.graph_def).SerializeToString())
+        return _event(_whole(event.summary.value[self.value], self.metadata), step, wall_time)
+
+
+@dataclass(frozen=True)
+class Png:
+    """A picture in a file; its size in pixels stands in the first bytes of the PNG itself."""
+
+    tag: str
+    path: Path
+
+    def event(self, step: int, wall_time: float) -> bytes:
+        """The picture at this step."""
+        png = self.path.read_bytes()
+        width, height = (int.from_bytes(png[place : place + 4], "big") for place in (16, 20))
+        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+        return _event(Summary.Value(tag=self.tag, image=image), step, wall_time)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Markdown for the text tab."""
+
+    tag: str
+    words: str
+
+    def event(self, step: int, wall_time: float) -> bytes:
+        """The words at this step."""
+        plugin = SummaryMetadata.PluginData(plugin_name="text")
+        tensor = TensorProto(dtype=DT_STRING, string_val=[self.words.encode()])
+        tensor.tensor_shape.dim.add(size=1)
+        value = Summary.Value(tag=self.tag, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
+        return _event(value, step, wall_time)
+
+
+@dataclass(frozen=True)
+class Said:
+    """One value of an event that is no scalar."""
+
+    tag: str
+    place: Place
+    print: int
+    """A fingerprint of what will be shown, 32 bits."""
+    value: int
+    metadata: SummaryMetadata | None
+
+
+def scalar_of(value: Summary.Value, known: Mapping[str, SummaryMetadata]) -> float | None:
+    """The value where it is a scalar, in the old form or as a tensor; None of all else."""
+    if value.HasField("simple_value"):
+        return float(value.simple_value)
+    if value.HasField("tensor") and plugin_of(value, known) == "scalars":
+        array = tensor_util.make_ndarray(value.tensor)
+        return float(array.reshape(-1)[0]) if array.size == 1 else None
+    return None
+
+
+def plugin_of(value: Summary.Value, known: Mapping[str, SummaryMetadata]) -> str:
+    """Who shows it; empty where nothing says so. `known`: metadata by tag, from earlier events of the file."""
+    metadata = value.metadata if value.HasField("metadata") else known.get(value.tag)
+    return str(metadata.plugin_data.plugin_name) if metadata is not None else ""
+
+
+def describe(event: Event, known: Mapping[str, SummaryMetadata]) -> list[Said]:
+    """All that an event says that is no scalar."""
+    if event.HasField("graph_def"):
+        return [Said(GRAPH, Place.JOB, zlib.crc32(event.graph_def), 0, None)]
+    found = []
+    for index, value in enumerate(event.summary.value):
+        if scalar_of(value, known) is not None or not value.WhichOneof("value"):
+            continue
+        metadata = None if value.HasField("metadata") else known.get(value.tag)
+        place = _PLACES.get(plugin_of(value, known), Place.STITCHED)
+        found.append(Said(value.tag, place, fingerprint(_whole(value, metadata)), index, metadata))
+    return found
+
+
+def fingerprint(value: Summary.Value) -> int:
+    """32 bits that are others if what is shown is something else."""
+    return zlib.crc32(value.SerializeToString(deterministic=True))
+
+
+def _event(value: Summary.Value, step: int, wall_time: float) -> bytes:
+    return bytes(Event(wall_time=wall_time, step=step, summary=Summary(value=[value])).SerializeToString())
+
+
+def _whole(value: Summary.Value, metadata: SummaryMetadata | None) -> Summary.Value:
+    if metadata is None:
+        return value
+    whole = Summary.Value()
+    whole.CopyFrom(value)
+    whole.metadata.CopyFrom(metadata)
+    return whole
