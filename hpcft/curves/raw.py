@@ -129,8 +129,10 @@ def describe(event: Event, known: Mapping[str, SummaryMetadata]) -> list[Said]:
         return [Said(GRAPH, Place.JOB, zlib.crc32(event.graph_def), 0, None)]
     found = []
     for index, value in enumerate(event.summary.value):
-        if scalar_of(value, known) is not None or not value.WhichOneof("value"):
+        if scalar_of(value, known) is not None:
             continue
+        if not value.WhichOneof("value") and not value.metadata.plugin_data.content:
+            continue  # hyperparameters stand in the metadata
         metadata = None if value.HasField("metadata") else known.get(value.tag)
         place = _PLACES.get(plugin_of(value, known), Place.STITCHED)
         found.append(Said(value.tag, place, fingerprint(_whole(value, metadata)), index, metadata))
