@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tests.benchmarks.curves import curve_rows
 from tests.benchmarks.launcher import help_row, launcher_rows
 from tests.benchmarks.resume import resume_rows
 from tests.benchmarks.rows import Row, report
@@ -23,6 +24,7 @@ PARTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "stall": stall_rows,
     "resume": resume_rows,
     "tokens": token_rows,
+    "curves": curve_rows,
 }
 
 

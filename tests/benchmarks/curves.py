@@ -6,8 +6,8 @@ import json
 import resource
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from hpcft.curves.scalars import Column, encode
 from hpcft.curves.stitch import JobCurve
 from hpcft.curves.view import View
 from hpcft.curves.writer import CurveWriter
+from tests.benchmarks.rows import Row
 
 TAGS = (
     *("train/loss", "train/learning_rate", "train/gradient_norm", "train/padding_share", "train/steps_left_out"),
@@ -103,42 +104,42 @@ def read_by(name: str, root: Path) -> dict[str, float]:
     return {"seconds": seconds, "memory_mb": memory}
 
 
-def logging_share() -> dict[str, float]:
-    """What logging ten scalars in every step takes of a step, with a step of 50 ms that computes nothing."""
-    with tempfile.TemporaryDirectory() as folder:
-        writer = CurveWriter(Path(folder))
-        spent = 0.0
-        for step in range(1, 2001):
-            started = time.perf_counter()
-            for number, tag in enumerate(TAGS):
-                writer.scalar(tag, step / 7 + number, step)
-            spent += time.perf_counter() - started
-        writer.close()
-    return {"seconds_a_step": spent / 2000}
+def logging_a_step(folder: Path) -> float:
+    """Seconds that ten scalars of a step take in the training loop."""
+    writer, spent = CurveWriter(folder), []
+    for step in range(1, 1001):
+        started = time.perf_counter()
+        for number, tag in enumerate(TAGS):
+            writer.scalar(tag, step / 7 + number, step)
+        spent.append(time.perf_counter() - started)
+    writer.close()
+    return float(np.median(spent))
 
 
-def main() -> dict[str, float]:
-    """All figures."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        jobs = make_chain(root, EVENTS)
-        (root / "resumes.json").write_text(json.dumps([job.resume_step for job in jobs]))
-        found: dict[str, float] = {}
-        for name in READERS:
-            other = read_by(name, root)
-            found |= {f"{name} events/s": EVENTS / other["seconds"], f"{name} MB": other["memory_mb"]}
-        code = "import json, sys; from pathlib import Path; from tests.benchmarks import curves\n"
-        code += f"print(json.dumps(curves.stitched_cold(Path({str(root)!r}))))"
-        own = json.loads(subprocess.check_output([sys.executable, "-c", code]))
-    found |= {
-        "hpcft events/s": EVENTS / own["seconds"],
-        "hpcft MB": own["memory_mb"],
-        "1,000 new events, ms": 1000 * own["new"],
-        "nothing new, ms": 1000 * own["idle"],
-        "logging a step, ms": 1000 * logging_share()["seconds_a_step"],
-    }
-    return found
+def a_step() -> float:
+    """Seconds of a step of at least 0.1 s, in which matrices are multiplied."""
+    matrix = np.random.default_rng(0).random((512, 512), dtype=np.float32)
+    started = time.perf_counter()
+    while time.perf_counter() - started < 0.1:
+        matrix @ matrix
+    return time.perf_counter() - started
 
 
-if __name__ == "__main__":
-    print(json.dumps(main(), indent=1))
+def curve_rows(folder: Path) -> Iterator[Row]:
+    """A million events: cold beside two readers, which stitch and write nothing; and what is new of them."""
+    jobs = make_chain(folder, EVENTS)
+    (folder / "resumes.json").write_text(json.dumps([job.resume_step for job in jobs]))
+    code = "import json; from pathlib import Path; from tests.benchmarks import curves\n"
+    code += f"print(json.dumps(curves.stitched_cold(Path({str(folder)!r}))))"
+    own = json.loads(subprocess.check_output([sys.executable, "-c", code]))
+    speed = EVENTS / own["seconds"]
+    for name in READERS:
+        other = EVENTS / read_by(name, folder)["seconds"]
+        what = f"read, stitch and write a million events, beside {name}, which reads"
+        yield Row(what, speed, other, "over 150,000/s", speed > 150_000, "/s")
+    limit = 200.0
+    yield Row("memory for it", own["memory_mb"], limit, "under 200 MB", own["memory_mb"] < limit, "MB")
+    yield Row("a poll with 1,000 new events", own["new"], 0.02, "under 0.02 s", own["new"] < 0.02, "s")
+    yield Row("a poll without any", own["idle"], own["new"], "under half of it", own["idle"] < own["new"] / 2, "s")
+    logged, step = logging_a_step(folder / "log"), a_step()
+    yield Row("logging ten scalars, beside a step of 0.1 s", logged, step, "under 1%", logged < step / 100, "s")

@@ -59,7 +59,7 @@ def report(rows: Sequence[Row], out: Path) -> int:
     out.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
     table = Table("benchmark", "ours", "peer", "ratio", "goal", "holds")
     for row in rows:
-        digits = {"calls": 0, "jobs": 0, "steps": 0, "tokens/s": 1, "MB/s": 0}.get(row.unit, 3)
+        digits = {"calls": 0, "jobs": 0, "steps": 0, "tokens/s": 1, "MB/s": 0, "MB": 0, "/s": 0}.get(row.unit, 3)
         ours, peer = (f"{value:.{digits}f} {row.unit}".strip() for value in (row.ours, row.peer))
         holds = "[green]yes[/]" if row.holds else "[red]no[/]"
         table.add_row(row.name, ours, peer, f"{row.ratio:.2f}", row.goal, holds)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def by_server(server: TensorBoard) -> dict[str, Seen]:
     return found
 
 
+def wait_until(holds: Callable[[], bool], seconds: float = 90.0) -> None:
+    """Raises TimeoutError where it never does. Between two of a server's reloads a tag may be listed and not there."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(urllib.error.HTTPError):
+            if holds():
+                return
+        time.sleep(0.3)
+    raise TimeoutError("waited in vain")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Case], dict[str, dict[str, Seen]]]]:
     """All cases, and per reader what it says of each; both servers look at all of them at once."""
@@ -85,13 +97,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, C
     }
     try:
         for name, server in servers.items():
-            found[name] = {}
-            deadline = time.monotonic() + 90
-            while found[name] != expected and time.monotonic() < deadline:
-                try:
-                    found[name] = by_server(server)
-                except urllib.error.HTTPError:  # between two of its reloads a tag may be listed and not be there yet
-                    time.sleep(0.3)
+
+            def shows_all(name: str = name, server: TensorBoard = server) -> bool:
+                found[name] = by_server(server)
+                return found[name] == expected
+
+            with contextlib.suppress(TimeoutError):  # which of them differ, the tests say
+                wait_until(shows_all)
         yield cases, found
     finally:
         for server in servers.values():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from hpcft.curves.stitch import JobCurve
 from hpcft.curves.view import View
 from tests.curves.chains import job_curve
 from tests.curves.conftest import Start
+from tests.curves.test_cases import wait_until
 
 ALL = {"scalars": 0, "images": 0, "histograms": 0, "tensors": 0}
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -72,13 +71,6 @@ def test_each_kind_stands_where_it_belongs_with_the_surviving_steps(tmp_path: Pa
     texts = {name: [e.tensor_proto.string_val[0] for e in found[name].Tensors("config/text_summary")]
              for name in found if "config/text_summary" in found[name].Tags()["tensors"]}  # fmt: skip
     assert texts == {"job001-4701": [b"job **1**"], "job002-4702": [b"job **2**"]}
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 40.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
 
 
 def ask(server: TensorBoard, path: str, **query: str) -> object:
