@@ -146,37 +146,3 @@ def job_curves(run: RunDir) -> list[Any]:
     from hpcft.curves import jobs
 
     return [*jobs.job_curves(run)]
-
-
-def shown(run: RunDir) -> tuple[list[Any], list[Any]]:
-    """What TensorBoard shows of a run: its jobs' curves, and the pictures in its evaluation/."""
-    from hpcft.curves.view import Picture
-    from hpcft.disk import read_json
-
-    pictures = []
-    for path in sorted(run.evaluation.glob("*.png")):
-        # The one that has all of them has no report, and belongs to no step.
-        step = (read_json(path.with_suffix(".json")) or {}).get("step", 0)
-        pictures.append(Picture(f"confusion/{path.stem}", step, path))
-    return job_curves(run), pictures
-
-
-@app.command()
-def tensorboard(
-    names: RunNames = None,
-    runs: Runs = None,
-    port: Annotated[int | None, typer.Option("--port", help="A free one if not given.")] = None,
-) -> None:
-    """Show curves in TensorBoard, stitched and by job. It follows runs that go on; Ctrl-C ends it."""
-    from functools import partial
-
-    from hpcft.curves.serve import serve
-
-    root = runs_folder(runs)
-    chosen = choose(root, names)
-    if not chosen:
-        raise UserError(Fault(str(root), "holds no run.", "Name another folder with --runs or HPCFT_RUNS."))
-    try:
-        serve({run.name: partial(shown, run) for run in chosen}, port)
-    except RuntimeError as error:
-        raise UserError(Fault("tensorboard", " ".join(str(error).split()))) from None
