@@ -30,14 +30,14 @@ Runs = Mapping[str, Callable[[], Shown]]
 
 def serve(
     find: Callable[[], Runs],
-    announce: Callable[[TensorBoard, int], None],
+    announce: Callable[[TensorBoard], None],
     port: int | None = None,
     until: float | None = None,
 ) -> None:
     """Return when Ctrl-C was pressed, or at `until` (seconds since 1970); TensorBoard and the views are gone then.
 
     `find` gives the runs as they are at that moment, and raises OSError if it cannot look; `announce` gets the server
-    once it answers, and the number of runs. Raises RuntimeError if TensorBoard does not start or ends by itself, or if
+    once it answers. Raises RuntimeError if TensorBoard does not start or ends by itself, or if
     nothing can be written, and SystemExit at SIGTERM and when the terminal closes.
     """
     with ended_by_signals(), contextlib.suppress(KeyboardInterrupt), scratch_folder() as folder:
@@ -49,7 +49,7 @@ def serve(
         _say(news)
         server = start_tensorboard(folder / "views", port=port)
         try:
-            announce(server, len(views))
+            announce(server)
             while until is None or time.time() < until:
                 time.sleep(POLL_SECONDS)
                 if server.process.poll() is not None:
@@ -94,9 +94,6 @@ class Views:
         self._folder, self._find = folder, find
         self._views: dict[str, View] = {}
         self._away_until: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._views)
 
     def poll(self) -> list[str]:
         """Bring all views up to date; runs that are new get one, and those of runs that are gone go.

@@ -1,6 +1,8 @@
 """TensorBoard as a process of its own, and the links that show a run by job or as one curve."""
 
+import contextlib
 import getpass
+import json
 import os
 import secrets
 import signal
@@ -12,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -20,23 +22,16 @@ from typing import IO
 from hpcft.children import dying_with
 from hpcft.curves.view import RELOAD_SECONDS, STITCHED
 
-_ARGUMENTS = "HPCFT_TENSORBOARD_ARGUMENTS"
-_LAUNCH = f"""\
-import os, sys
-sys.argv[1:] = os.environ.pop("{_ARGUMENTS}").split("\\n")
-from tensorboard.main import run_main
-run_main()
-"""
-"""The arguments travel in a variable: all users of a login node can read a command line."""
-
-
+_PINNED = json.dumps([{"plugin": "scalars", "tag": tag} for tag in ("train/loss", "validation/loss")])
+"""What stands at the head of a page, before all other charts."""
+_BY_JOB = "by-job"
+_RUNS_APART = 3
+"""So many runs can have two colours each."""
 _AT_EVERY_START = (
     *("TensorFlow installation not found", "NOTE: Using experimental fast data loading", '    "--load_fast=false"'),
     *("    https://github.com/tensorflow/tensorboard/issues/4784", "TensorBoard 2."),
 )
 """How the lines begin that TensorBoard 2.21 says although nothing is wrong."""
-_RUNS_APART = 3
-"""So many runs can have two colours each."""
 FAREWELL = 5.0
 """Seconds that TensorBoard has to end by itself."""
 
@@ -51,6 +46,16 @@ class TensorBoard:
     """With the secret path and a slash at its end: `http://127.0.0.1:6006/Zk3…/`."""
     words: IO[bytes] = field(repr=False)
     """What it has complained of."""
+
+    @property
+    def by_job(self) -> str:
+        """The page that shows each job in a colour of its own."""
+        return self.url + _BY_JOB
+
+    @property
+    def stitched(self) -> str:
+        """The page that shows each run as one curve."""
+        return self.url + STITCHED
 
     def stop(self) -> None:
         """End it, and its data server with it."""
@@ -90,11 +95,14 @@ def start_tensorboard(
         *("--samples_per_plugin", "scalars=100000,images=100,text=200"),
         *("--reload_interval", str(RELOAD_SECONDS), *extra),
     ]
+    pages = {
+        _BY_JOB: [[limit, _query_by_job(limit)] for limit in (1, _RUNS_APART, None)],
+        STITCHED: [[None, _query({"runFilter": f"(^|/){STITCHED}$"})]],
+    }
     words = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
     process = subprocess.Popen(
-        [sys.executable, "-c", _LAUNCH],
-        env={**os.environ, _ARGUMENTS: "\n".join(arguments)},
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-P", str(Path(__file__).with_name("board.py"))],
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=words,
         start_new_session=True,  # a Ctrl-C is for us, who end it
@@ -102,6 +110,9 @@ def start_tensorboard(
     )
     server = TensorBoard(process, port, f"http://{host}:{port}{prefix}/", words)
     try:
+        assert process.stdin
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # then it has ended, and says why
+            pipe.write(json.dumps({"arguments": arguments, "pages": pages}).encode())
         _wait_until_it_answers(server, seconds)
     except BaseException:
         server.stop()
@@ -109,25 +120,24 @@ def start_tensorboard(
     return server
 
 
-def link_by_job(url: str, runs: int = 1) -> str:
-    """The page that shows each job in its own colour, unsmoothed: smoothing would begin anew at every job.
+def _query_by_job(runs: int | None) -> str:
+    """What shows so many runs by job, None = any number; unsmoothed, since smoothing would begin anew at every job.
 
-    `runs` are shown side by side. TensorBoard has seven colours, which it hands out in the order in which its runs
-    began: jobs of one run always follow each other in other colours, those of several need not. So two or three runs
-    get two colours each, which take turns, and of more runs the number of the job decides.
+    TensorBoard has seven colours, which it hands out in the order in which its runs began: jobs of one run always
+    follow each other in other colours, those of several need not. So two or three runs get two colours each, which take
+    turns, and of more runs the number of the job decides. An attempt, `.2`, has a colour of its own too.
     """
     query = {"runFilter": r"(^|/)job\d+-[^/]*$", "smoothing": "0"}
-    if runs > 1:
-        number = r"\d*(?:[02468]|[13579]())" if runs <= _RUNS_APART else r"(\d+)"
-        # The attempt, `.2`, has a colour of its own too.
-        query["runColorGroup"] = rf"regex:{'(.*)' if runs <= _RUNS_APART else ''}job{number}-[^/.]*(\.\d+)?$"
-    return f"{url}?{urllib.parse.urlencode(query, quote_via=urllib.parse.quote, safe='')}#timeseries"
+    if runs is None:
+        query["runColorGroup"] = r"regex:job(\d+)-[^/.]*(\.\d+)?$"
+    elif runs > 1:
+        query["runColorGroup"] = r"regex:(.*)job\d*(?:[02468]|[13579]())-[^/.]*(\.\d+)?$"
+    return _query(query)
 
 
-def link_stitched(url: str) -> str:
-    """The page that shows each run as one curve."""
-    run_filter = urllib.parse.quote(f"(^|/){STITCHED}$", safe="")
-    return f"{url}?runFilter={run_filter}#timeseries"
+def _query(query: Mapping[str, str]) -> str:
+    every = {**query, "pinnedCards": _PINNED}
+    return f"?{urllib.parse.urlencode(every, quote_via=urllib.parse.quote, safe='')}#timeseries"
 
 
 def tunnel_command(port: int, login: str, node: str | None = None) -> str:
@@ -147,11 +157,11 @@ def login_name() -> str:
     return f"{getpass.getuser()}@{host}"
 
 
-def print_links(server: TensorBoard, runs: int, login: str, node: str | None = None) -> None:
-    """Print how so many runs are seen from the user's own computer; with `node`, from a job there."""
+def print_links(server: TensorBoard, login: str, node: str | None = None) -> None:
+    """Print how the runs are seen from the user's own computer; with `node`, from a job there."""
     print(f"from your own computer first:  {tunnel_command(server.port, login, node)}")
-    print(f"by job:    {link_by_job(server.url, runs)}")
-    print(f"stitched:  {link_stitched(server.url)}")
+    print(f"by job:    {server.by_job}")
+    print(f"stitched:  {server.stitched}")
     print("Ctrl-C ends it.", flush=True)
 
 

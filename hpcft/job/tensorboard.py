@@ -29,10 +29,10 @@ def main(runs: str, login: str, port: str, *names: str) -> int:
     end = slurm.end_time(number)
     threading.Thread(target=_leave_with_stdin, daemon=True).start()
 
-    def announce(server: TensorBoard, count: int) -> None:
+    def announce(server: TensorBoard) -> None:
         when = f", until {time.strftime('%H:%M on %d %b', time.localtime(end))}" if end else ""
         print(f"job {number} on {node}{when}")
-        print_links(server, count, login, node)
+        print_links(server, login, node)
 
     try:
         serve(runs_in(Path(runs), names), announce, int(port) if port else None, end and end - MARGIN)
