@@ -21,7 +21,7 @@ def tensorboard(
     walltime: Annotated[str | None, typer.Option("--walltime", help="How long that may last, 2:00:00.")] = None,
     cluster: ClusterName = None,
 ) -> None:
-    """Show curves in TensorBoard, stitched and by job, while runs go on."""
+    """Show curves in TensorBoard, by job and stitched. It follows runs that go on; Ctrl-C ends it."""
     from functools import partial
 
     from hpcft.curves.serve import runs_in, serve

@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,6 +47,8 @@ class TensorBoard:
     """With the secret path and a slash at its end: `http://127.0.0.1:6006/Zk3…/`."""
     words: IO[bytes] = field(repr=False)
     """What it has complained of."""
+    private: Path
+    """Its folder for temporary files."""
 
     @property
     def by_job(self) -> str:
@@ -66,6 +69,7 @@ class TensorBoard:
             self.process.kill()
             self.process.wait()
         self.words.close()
+        shutil.rmtree(self.private, ignore_errors=True)
 
     def obituary(self) -> str:
         """How it ended by itself: `TensorBoard ended with code 255: …`, with its last words."""
@@ -95,29 +99,36 @@ def start_tensorboard(
         *("--samples_per_plugin", "scalars=100000,images=100,text=200"),
         *("--reload_interval", str(RELOAD_SECONDS), *extra),
     ]
-    pages = {
-        _BY_JOB: [[limit, _query_by_job(limit)] for limit in (1, _RUNS_APART, None)],
-        STITCHED: [[None, _query({"runFilter": f"(^|/){STITCHED}$"})]],
-    }
+    # It writes port and secret path into TMPDIR, where in /tmp all users of this machine could read them.
+    private = Path(tempfile.mkdtemp(prefix=".tensorboard-", dir=view_root.parent))
     words = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
     process = subprocess.Popen(
         [sys.executable, "-P", str(Path(__file__).with_name("board.py"))],
+        env={**os.environ, "TMPDIR": str(private)},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=words,
         start_new_session=True,  # a Ctrl-C is for us, who end it
         preexec_fn=dying_with(os.getpid()),
     )
-    server = TensorBoard(process, port, f"http://{host}:{port}{prefix}/", words)
+    server = TensorBoard(process, port, f"http://{host}:{port}{prefix}/", words, private)
     try:
         assert process.stdin
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # then it has ended, and says why
-            pipe.write(json.dumps({"arguments": arguments, "pages": pages}).encode())
+            pipe.write(json.dumps({"arguments": arguments, "pages": pages()}).encode())
         _wait_until_it_answers(server, seconds)
     except BaseException:
         server.stop()
         raise
     return server
+
+
+def pages() -> dict[str, list[tuple[int | None, str]]]:
+    """What each short link leads to, from so many runs at most on, None = any number: see `board`."""
+    return {
+        _BY_JOB: [(limit, _query_by_job(limit)) for limit in (1, _RUNS_APART, None)],
+        STITCHED: [(None, _query({"runFilter": f"(^|/){STITCHED}$"}))],
+    }
 
 
 def _query_by_job(runs: int | None) -> str:
