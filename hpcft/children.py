@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None, use_errno=True)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, `kill` and Slurm, a terminal that closes."""
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
-    """Ask the kernel for a signal to this process when its parent dies, so that nothing outlives a killed job."""
-    LIBC.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    """Ask the kernel for a signal to this process when its parent dies, so that nothing outlives a killed job.
+
+    Only Linux does that; elsewhere, where curves are looked at, a child of a parent that is killed stays.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def dying_with(parent: int, number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:

@@ -32,6 +32,10 @@ for (const card of document.querySelectorAll('card-view')) {
 }
 return []
 """
+CHART = """
+return [...document.querySelectorAll('card-view')].find(card => card.querySelector('[title]')?.title == arguments[0])
+  ?.querySelector('line-chart .series-view')
+"""
 RUNS = """
 return [...document.querySelectorAll('runs-data-table tb-data-table-content-row')]
   .map(row => [row.textContent.trim(), row.querySelector('.run-color-swatch').style.backgroundColor])
@@ -86,11 +90,16 @@ class Page:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self._ask("return document.body.innerText")
-            time.sleep(0.3)
+            time.sleep(0.5)
 
     def tabs(self) -> set[str]:
         """Names of the plugins that have data."""
         return {tab.lower() for tab in self._ask(TABS)} - {"time series"}
+
+    def picture(self, tag: str) -> bytes | None:
+        """The chart of a tag as a PNG, once there is one."""
+        chart = self._ask(CHART, tag)
+        return chart and bytes(chart.screenshot_as_png)
 
     def save(self, path: Path) -> None:
         """A screenshot."""

@@ -1,12 +1,18 @@
 """The page itself: what a person sees who opens our links."""
 
+import io
+import re
 from pathlib import Path
+
+import matplotlib.image
+import numpy as np
 
 from hpcft.curves.view import View
 from tests.browser import Page, assert_one_curve, browser, needs_browser
 from tests.curves.chains import three_jobs
 from tests.curves.conftest import Start
 
+BUILD = Path(__file__).parents[2] / "build/tensorboard"
 pytestmark = needs_browser
 
 
@@ -15,6 +21,11 @@ def test_jobs_are_one_line_in_changing_colours_beside_other_runs_too_and_stitche
 ) -> None:
     View(tmp_path / "view/a").poll(three_jobs(tmp_path / "a"))
     server = start(tmp_path / "view", "true")
+    with browser(tmp_path / "drawn", webgl=True) as driver:  # as people have it
+        page = Page(driver, server.by_job)
+        page.wait_until(lambda: all(pixels(page, "train/loss", colour) for colour in page.colours().values()))
+        assert len(set(page.colours().values())) == 3
+        page.save(BUILD / "drawn.png")
     with browser(tmp_path / "profile") as driver:
         page = Page(driver, server.by_job)
         for tag, lengths in (("train/loss", [200, 201, 201]), ("validation/loss", [5, 5, 5])):
@@ -37,6 +48,14 @@ def test_jobs_are_one_line_in_changing_colours_beside_other_runs_too_and_stitche
         for name in "defg":
             View(tmp_path / "view" / name).poll(three_jobs(tmp_path / name))
         assert meet_in_other_colours(colours_of(Page(driver, server.by_job), 21))
+
+
+def pixels(page: Page, tag: str, colour: str) -> bool:
+    """Whether the chart shows a line of this colour, `rgb(66, 80, 102)`, which is wider than any antialiasing."""
+    if (chart := page.picture(tag)) is None:
+        return False
+    image = np.rint(matplotlib.image.imread(io.BytesIO(chart), format="png")[..., :3] * 255)
+    return int((image == [int(part) for part in re.findall(r"\d+", colour)]).all(axis=-1).sum()) > 50
 
 
 def colours_of(page: Page, jobs: int) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -110,11 +109,6 @@ def test_the_page_follows_the_chain_live(site: Site, tmp_path: Path, _: None) ->
             assert list(lines) == ["tiny/stitched"]
             assert_one_curve(lines)
             whole.save(BUILD / "stitched.png")
-        with browser(tmp_path / "profile-pixels", webgl=True) as driver:
-            page = Page(driver, by_job)
-            page.wait_until(lambda: len(page.colours()) == 3)
-            time.sleep(2)  # it is drawn by then; pixels cannot be asked
-            page.save(BUILD / "by-job-webgl.png")
     finally:
         python_loader.stop()
         assert served.end(signal.SIGINT) == 0
