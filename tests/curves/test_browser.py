@@ -8,9 +8,9 @@ import matplotlib.image
 import numpy as np
 
 from hpcft.curves.view import View
-from tests.browser import Page, assert_one_curve, browser, needs_browser
 from tests.curves.chains import three_jobs
 from tests.curves.conftest import Start
+from tests.curves.page import Page, assert_one_curve, browser, needs_browser
 
 BUILD = Path(__file__).parents[2] / "build/tensorboard"
 pytestmark = needs_browser

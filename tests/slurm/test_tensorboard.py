@@ -15,7 +15,7 @@ import pytest
 
 from hpcft.curves.server import start_tensorboard
 from hpcft.rundir import RunDir
-from tests.browser import Page, assert_one_curve, browser, needs_browser
+from tests.curves.page import Page, assert_one_curve, browser, needs_browser
 from tests.slurm.lab import Lab
 from tests.slurm.pace import slow_env
 from tests.slurm.processes import eventually
