@@ -61,7 +61,12 @@ class Page:
     def __init__(self, driver: webdriver.Chrome, link: str) -> None:
         driver.switch_to.new_window("tab")
         self.driver, self._tab = driver, driver.current_window_handle
-        driver.get(link)
+        self.open(link)
+
+    def open(self, link: str) -> None:
+        """Leave this page for another."""
+        self.driver.switch_to.window(self._tab)
+        self.driver.get(link)
 
     def colours(self) -> dict[str, str]:
         """Of each run that is listed, in order."""

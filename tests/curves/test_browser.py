@@ -33,21 +33,23 @@ def test_jobs_are_one_line_in_changing_colours_beside_other_runs_too_and_stitche
             assert list(lines) == ["a/job001-4701", "a/job002-4702", "a/job003-4703"]
             assert [len(line) for line in lines.values()] == lengths
             assert_one_curve(lines)
-        whole = Page(driver, server.stitched)
-        lines = whole.wait_for_lines("train/loss", bool)
+        page.open(server.stitched)
+        lines = page.wait_for_lines("train/loss", bool)
         assert list(lines) == ["a/stitched"] and len(lines["a/stitched"]) == 600
 
         # Two more runs, whose jobs begin in turn with those of the first.
         for name in "bc":
             View(tmp_path / "view" / name).poll(three_jobs(tmp_path / name))
-        colours = colours_of(Page(driver, server.by_job), 9)
+        page.open(server.by_job)
+        colours = colours_of(page, 9)
         assert len(set(colours.values())) == 6
         assert meet_in_other_colours(colours)
 
         # As many runs as TensorBoard has colours: by itself it would give each run one for all its jobs.
         for name in "defg":
             View(tmp_path / "view" / name).poll(three_jobs(tmp_path / name))
-        assert meet_in_other_colours(colours_of(Page(driver, server.by_job), 21))
+        page.open(server.by_job)
+        assert meet_in_other_colours(colours_of(page, 21))
 
 
 def pixels(page: Page, tag: str, colour: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.figure
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpcft.curves.server import start_tensorboard
 from hpcft.rundir import RunDir
@@ -102,8 +103,9 @@ def test_the_page_follows_the_chain_live(site: Site, tmp_path: Path, _: None) ->
                 for page in pages:
                     assert_shown(page, run, count)
             pages[0].save(BUILD / "by-job.png")
-            assert pages[0].tabs() == pages[1].tabs() == {"scalars", "images"}
-            whole = Page(driver, stitched)
+            assert {"scalars", "images"} <= with_data(views / "tiny") == pages[0].tabs() == pages[1].tabs()
+            whole = pages[0]
+            whole.open(stitched)
             last = (run.job(3).heartbeat or {})["last_step"]
             lines = whole.wait_for_lines("train/loss", lambda lines: any(len(line) >= last for line in lines.values()))
             assert list(lines) == ["tiny/stitched"]
@@ -131,6 +133,18 @@ def assert_shown(page: Page, run: RunDir, count: int) -> None:
             assert lengths[-1] > 1
     colours = page.colours()
     assert list(colours) == names and len(set(colours.values())) == count
+
+
+def with_data(view: Path) -> set[str]:
+    """Plugins of TensorBoard for which there are data in a view."""
+    found = set()
+    for run in view.iterdir():
+        if run.is_dir():
+            accumulator = EventAccumulator(str(run)).Reload()
+            found |= {kind for kind in ("scalars", "images") if accumulator.Tags()[kind]}
+            metadata = [accumulator.SummaryMetadata(tag) for tag in accumulator.Tags()["tensors"]]
+            found |= {each.plugin_data.plugin_name for each in metadata}
+    return found
 
 
 def draw_a_picture(run: RunDir) -> None:
