@@ -14,13 +14,15 @@ import hpcft
 ROOT = Path(hpcft.__file__).parent
 SCHEMA = {"schema", "yamlfile", "errors"}
 RUN = {"rundir", "disk", "recipe", "sections", *SCHEMA}
-BASE = {"borrow", "ending", "interval", "template", "textrows", "recipefile", "matrix", *RUN}
+BASE = {"children", "scratch", "borrow", "ending", "interval", "template", "textrows", "recipefile", "matrix", *RUN}
 ALLOWED = {
     "errors": set(),
     "interval": set(),
     "template": set(),
     "textrows": {"errors"},
+    "children": set(),
     "disk": {"errors"},
+    "scratch": {"disk", "errors"},
     "yamlfile": {"errors"},
     "schema": {"errors"},
     "sections": {"schema", "errors"},

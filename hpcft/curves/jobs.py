@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,10 @@ def job_curves(run: RunDir) -> list[JobCurve]:
     ]
 
 
-def chain_table(run: RunDir, waits: Mapping[Path, float]) -> Callable[[Stitched], str]:
-    """What gives the jobs of a run as a Markdown table; `waits`: seconds in the queue, by directory."""
+def chain_table(run: RunDir) -> Callable[[Stitched], str]:
+    """What gives the jobs of a run as a Markdown table."""
     jobs = {job.label: job for job in run.jobs() if job.started}
+    ends = {job.slurm_id: job.ended["time"] for job in jobs.values() if job.ended}
 
     def table(stitched: Stitched) -> str:
         rows = [
@@ -35,26 +35,35 @@ def chain_table(run: RunDir, waits: Mapping[Path, float]) -> Callable[[Stitched]
         ]
         for job in stitched.jobs:
             if job.label in jobs:
-                rows.append(_row(job, jobs[job.label], stitched, waits))
+                rows.append(_row(job, jobs[job.label], stitched, ends))
         return "\n".join(rows)
 
     return table
 
 
-def _row(job: JobCurve, record: JobDir, stitched: Stitched, waits: Mapping[Path, float]) -> str:
+def _row(job: JobCurve, record: JobDir, stitched: Stitched, ends: Mapping[str | None, float]) -> str:
     kept = [segment.points.steps for segment in stitched.kept(TRAIN) if segment.job.label == job.label]
     dead = [segment.points.steps for segment in stitched.superseded(TRAIN) if segment.job.label == job.label]
-    waited, ended = waits.get(record.path), record.ended
+    ended = record.ended
     cells = (
         job.label,
         "-" if job.resume_step is None else f"step {job.resume_step}",
         _steps(kept[0], ended is not None) if kept else "-",
         _steps(dead[0]) if dead else "-",
-        "-" if waited is None else f"{waited:.0f} s",
+        _waited(record, ends),
         str(ended["ending"]) if ended else "runs",
         _lost(stitched.damage[job.label]) if ended else "-",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _waited(record: JobDir, ends: Mapping[str | None, float]) -> str:
+    """From when it could have begun, since the jobs that it waits for had ended; of a requeue nobody knows it."""
+    submitted, started = record.submitted, record.started
+    if record.attempt > 1 or not submitted or not started:
+        return "-"
+    free = max([float(submitted["time"]), *(ends[one] for one in submitted.get("after", ()) if one in ends)])
+    return f"{max(0.0, started['time'] - free):.0f} s"
 
 
 def _steps(steps: NDArray[np.int64], known: bool = True) -> str:

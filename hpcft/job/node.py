@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from hpcft.job.processes import Meeting, NodeProcesses
-from hpcft.job.scratch import scratch_folder
 from hpcft.launch import chain
 from hpcft.rundir import RunDir
+from hpcft.scratch import scratch_folder
 
 TICK = 0.1
 """Seconds between two looks at the workers."""

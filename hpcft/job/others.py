@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
-from hpcft.job.processes import Death, Meeting, die_with_parent
+from hpcft.children import die_with_parent
+from hpcft.job.processes import Death, Meeting
 from hpcft.job.verdict import Halt
 from hpcft.launch import chain, slurm_step
 from hpcft.recipe import Recipe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,21 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from hpcft.children import dying_with
 from hpcft.job.verdict import Halt
 from hpcft.launch.condaenv import worker_variables
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
 
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
-    """Ask the kernel for a signal to this process when its parent dies, so that nothing outlives a killed job."""
-    LIBC.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-
 
 def _before_exec(parent: int) -> Callable[[], None]:
+    die = dying_with(parent)
+
     def prepare() -> None:
         # A worker stops at a step boundary when the supervisor says so, never in the middle of one by a signal
         # that the scheduler sprayed over all processes; being ignored survives exec. They are blocked too, for
@@ -36,9 +30,7 @@ def _before_exec(parent: int) -> Callable[[], None]:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        die_with_parent()
-        if os.getppid() != parent:
-            os._exit(1)  # the supervisor died before the kernel knew of our wish
+        die()
 
     return prepare
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpcft.children import die_with_parent
 from hpcft.disk import read_json, write_json
 from hpcft.ending import close_gone, write_ending
 from hpcft.errors import UserError
@@ -21,9 +22,8 @@ from hpcft.job import verdict
 from hpcft.job.deadline import Deadline, Signals, save_need, slurm_attempt, slurm_job_id
 from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
-from hpcft.job.processes import Death, die_with_parent
+from hpcft.job.processes import Death
 from hpcft.job.queueing import Queueing
-from hpcft.job.scratch import scratch_folder
 from hpcft.job.workers import REFUSED, Workers
 from hpcft.launch import chain, envfacts, hub, local, nodes, notice, slurm, sweep
 from hpcft.launch.cluster import Cluster
@@ -32,6 +32,7 @@ from hpcft.launch.jobstatus import LIVE
 from hpcft.launch.pace import jobs_needed
 from hpcft.recipe import Recipe
 from hpcft.rundir import CANCELLED, JobDir, RunDir
+from hpcft.scratch import scratch_folder
 
 TICK = 0.1
 """Seconds between two looks at workers and signals."""

@@ -140,6 +140,9 @@ class Cluster(Section):
     """What `hpcft debug` and `hpcft env check` ask for instead, `partition: debug`."""
     transfer_options: dict[Option, OptionValue] = Field(default_factory=dict)
     """What `hpcft fetch` asks for where login nodes must not download, `partition: prepost`."""
+    tensorboard_options: dict[Option, OptionValue] = Field(default_factory=dict)
+    """What `hpcft tensorboard --on-node` asks for where login nodes must not serve, `partition: serial`; without it two
+    cores where the run's jobs run."""
 
     def walltime_limits(self, partition: str | None = None, qos: str | None = None) -> dict[str, str]:
         """What limits one job, and to how long: `{"your association": "2:00:00"}`; the shortest first.
@@ -304,7 +307,7 @@ def _contradictions(cluster: Cluster, where: Callable[[str], str]) -> Iterator[F
     for key in cluster.options:
         if fix := OWN_OPTIONS.get(key):
             yield Fault(where(f"options.{key}"), f"options.{key} is set by hpcft itself.", fix)
-    for section in ("debug_options", "transfer_options"):
+    for section in ("debug_options", "transfer_options", "tensorboard_options"):
         for key in getattr(cluster, section):
             if key in OWN_OPTIONS and key not in ("time", "exclude", *PLACES):  # these are theirs to choose
                 yield Fault(where(f"{section}.{key}"), f"{section}.{key} is set by hpcft itself.", "Remove it.")

@@ -21,6 +21,4 @@ def start() -> Iterator[Start]:
 
     yield begin
     for server in servers:
-        server.process.terminate()
-    for server in servers:
-        server.process.wait(timeout=20)
+        server.stop()

@@ -1,65 +1,72 @@
-"""The page itself: what a person sees who opens our links, read from the drawn chart in a real browser."""
+"""The page itself: what a person sees who opens our links."""
 
+import io
 import re
-import shutil
-import subprocess
-from itertools import pairwise
 from pathlib import Path
 
-import pytest
+import matplotlib.image
+import numpy as np
 
-from hpcft.curves.server import link_by_job, link_stitched
 from hpcft.curves.view import View
 from tests.curves.chains import three_jobs
 from tests.curves.conftest import Start
-from tests.curves.test_server import wait_for
-from tests.curves.test_view import expected_of_three_jobs
+from tests.curves.page import Page, assert_one_curve, browser, needs_browser
 
-Line = tuple[str, list[tuple[float, float]]]
-"""Colour, and the points in the browser's coordinates."""
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.server,
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
-]
+BUILD = Path(__file__).parents[2] / "build/tensorboard"
+pytestmark = needs_browser
 
 
-def look_at(url: str, profile: Path) -> list[list[Line]]:
-    """The lines of each chart on the page, from left to right; without 3D, TensorBoard draws them as SVG."""
-    flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-3d-apis"
-    quiet = "--disable-background-networking --no-first-run --window-size=1500,1000 --virtual-time-budget=15000"
-    command = ["chromium", *flags.split(), *quiet.split(), f"--user-data-dir={profile}", "--dump-dom", url]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    charts = []
-    for card in re.split(r"<card-view[ >]", page)[1:]:
-        paths = re.findall(r'<path d="(M[^"]*)" style="fill: none; stroke: (rgb\([^)]*\)); opacity: 1;', card)
-        lines = [
-            (colour, [(float(x), float(y)) for x, y in re.findall(r"([-\d.]+),([-\d.]+)", path)])
-            for path, colour in paths
-        ]
-        charts.append(sorted(lines, key=lambda line: line[1][0]))
-    return charts
-
-
-def test_jobs_are_one_line_that_changes_its_colour(tmp_path: Path, start: Start) -> None:
-    View(tmp_path / "view").poll(three_jobs(tmp_path))
+def test_jobs_are_one_line_in_changing_colours_beside_other_runs_too_and_stitched_is_one(
+    tmp_path: Path, start: Start
+) -> None:
+    View(tmp_path / "view/a").poll(three_jobs(tmp_path / "a"))
     server = start(tmp_path / "view", "true")
-    wait_for(server, expected_of_three_jobs())
-    charts = look_at(link_by_job(server.url), tmp_path / "profile")
-    assert [[len(points) for _, points in chart] for chart in charts] == [[200, 201, 201], [5, 5, 5]]
-    for chart in charts:
-        assert len({colour for colour, _ in chart}) == 3
-        for (_, before), (_, after) in pairwise(chart):
-            assert before[-1] == after[0]
-        for _, points in chart:
-            assert all(left[0] < right[0] for left, right in pairwise(points))
+    with browser(tmp_path / "drawn", webgl=True) as driver:  # as people have it
+        page = Page(driver, server.by_job)
+        page.wait_until(lambda: all(pixels(page, "train/loss", colour) for colour in page.colours().values()))
+        assert len(set(page.colours().values())) == 3
+        page.save(BUILD / "drawn.png")
+    with browser(tmp_path / "profile") as driver:
+        page = Page(driver, server.by_job)
+        for tag, lengths in (("train/loss", [200, 201, 201]), ("validation/loss", [5, 5, 5])):
+            lines = page.wait_for_lines(tag, lambda lines: len(lines) == 3)
+            assert list(lines) == ["a/job001-4701", "a/job002-4702", "a/job003-4703"]
+            assert [len(line) for line in lines.values()] == lengths
+            assert_one_curve(lines)
+        page.open(server.stitched)
+        lines = page.wait_for_lines("train/loss", bool)
+        assert list(lines) == ["a/stitched"] and len(lines["a/stitched"]) == 600
+
+        # Two more runs, whose jobs begin in turn with those of the first.
+        for name in "bc":
+            View(tmp_path / "view" / name).poll(three_jobs(tmp_path / name))
+        page.open(server.by_job)
+        colours = colours_of(page, 9)
+        assert len(set(colours.values())) == 6
+        assert meet_in_other_colours(colours)
+
+        # As many runs as TensorBoard has colours: by itself it would give each run one for all its jobs.
+        for name in "defg":
+            View(tmp_path / "view" / name).poll(three_jobs(tmp_path / name))
+        page.open(server.by_job)
+        assert meet_in_other_colours(colours_of(page, 21))
 
 
-def test_the_stitched_run_is_one_line_over_all_steps(tmp_path: Path, start: Start) -> None:
-    View(tmp_path / "view").poll(three_jobs(tmp_path))
-    server = start(tmp_path / "view", "false")
-    wait_for(server, expected_of_three_jobs())
-    charts = look_at(link_stitched(server.url).replace("?", "?smoothing=0&"), tmp_path / "profile")
-    assert [[len(points) for _, points in chart] for chart in charts] == [[600], [13]]
+def pixels(page: Page, tag: str, colour: str) -> bool:
+    """Whether the chart shows a line of this colour, `rgb(66, 80, 102)`, which is wider than any antialiasing."""
+    if (chart := page.picture(tag)) is None:
+        return False
+    image = np.rint(matplotlib.image.imread(io.BytesIO(chart), format="png")[..., :3] * 255)
+    return int((image == [int(part) for part in re.findall(r"\d+", colour)]).all(axis=-1).sum()) > 50
+
+
+def colours_of(page: Page, jobs: int) -> dict[str, str]:
+    """By job, once so many are listed."""
+    page.wait_until(lambda: len(page.colours()) == jobs)
+    return page.colours()
+
+
+def meet_in_other_colours(colours: dict[str, str]) -> bool:
+    """Whether the jobs of each run follow each other in other colours; there are three of each."""
+    by_run = [list(colours.values())[first : first + 3] for first in range(0, len(colours), 3)]
+    return all(one != two != three for one, two, three in by_run)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -10,26 +11,51 @@ from pathlib import Path
 import pytest
 
 from hpcft.curves import view as view_module
-from hpcft.curves.server import TensorBoard, link_by_job, link_stitched, start_tensorboard, tunnel_command
+from hpcft.curves.server import TensorBoard, pages, start_tensorboard, tunnel_command
 from hpcft.curves.view import View
 from tests.curves.chains import add_points, job_curve, log_job, three_jobs
 from tests.curves.conftest import Start
 from tests.curves.test_view import Shown, by_job, expected_of_three_jobs, read_with_accumulator
 
 
-def test_the_links_are_the_two_pages_of_a_run() -> None:
-    url = "http://127.0.0.1:6006/secret/"
-    by_job, stitched = link_by_job(url), link_stitched(url)
-    assert by_job == url + "?runFilter=%28%5E%7C%2F%29job%5Cd%2B-%5B%5E%2F%5D%2A%24&smoothing=0#timeseries"
-    assert stitched == url + "?runFilter=%28%5E%7C%2F%29stitched%24#timeseries"
+def shown_by(query: str, key: str) -> str:
+    """The value of a key in a page's query."""
+    assert query.startswith("?") and query.endswith("#timeseries")
+    (value,) = urllib.parse.parse_qs(query.strip("?").removesuffix("#timeseries"))[key]
+    return value
+
+
+def test_the_two_pages_show_the_jobs_or_the_whole_and_the_losses_first() -> None:
     jobs, whole = ["job001-4711", "sst2/job002-4712.2"], ["stitched", "job1-sst2/stitched"]
-    for link, shown in ((by_job, jobs), (stitched, whole)):
-        (pattern,) = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)["runFilter"]
-        assert [run for run in jobs + whole if re.search(pattern, run)] == shown
+    for queries, shown in ((pages()["by-job"], jobs), (pages()["stitched"], whole)):
+        for _, query in queries:
+            pattern = shown_by(query, "runFilter")
+            assert [run for run in jobs + whole if re.search(pattern, run)] == shown
+            pinned = [card["tag"] for card in json.loads(shown_by(query, "pinnedCards"))]
+            assert pinned == ["train/loss", "validation/loss"]
+    assert [shown_by(query, "smoothing") for _, query in pages()["by-job"]] == ["0"] * 3
+
+
+def test_jobs_of_several_runs_are_grouped_so_that_the_next_one_is_in_another_group() -> None:
+    (one, alone), (three, few), (no_limit, many) = pages()["by-job"]
+    assert (one, three, no_limit) == (1, 3, None) and "runColorGroup" not in alone
+    runs = [[f"{run}/job{job:03d}-47{job}" for job in (9, 10, 11)] for run in "ab"]
+
+    def groups(query: str) -> list[list[tuple[object, ...]]]:
+        pattern = re.compile(shown_by(query, "runColorGroup").removeprefix("regex:"))
+        found = [[pattern.search(job) for job in [*jobs, f"{jobs[0]}.2"]] for jobs in runs]
+        return [[match.groups() for match in of_run if match] for of_run in found]
+
+    (nine, ten, eleven, again), other = groups(few)
+    assert nine == eleven != ten and again not in (nine, ten) and not {*other} & {nine, ten, again}
+    (nine, ten, eleven, again), other = groups(many)
+    assert len({nine, ten, eleven, again}) == 4 and other == [nine, ten, eleven, again]
 
 
 def test_the_tunnel_ends_where_tensorboard_listens() -> None:
     assert tunnel_command(6006, "ada@login.hpc.org") == "ssh -N -L 6006:127.0.0.1:6006 ada@login.hpc.org"
+    by_login = "ssh -N -L 6006:127.0.0.1:6006 -J ada@login.hpc.org ada@gpu7"
+    assert tunnel_command(6006, "ada@login.hpc.org", "gpu7") == by_login
 
 
 def ask(server: TensorBoard, path: str) -> object:
@@ -148,12 +174,17 @@ def test_a_port_that_is_taken_is_an_error_in_tensorboards_own_words(tmp_path: Pa
 
 
 @pytest.mark.server
-def test_the_secret_path_is_in_no_command_line(tmp_path: Path, start: Start) -> None:
-    server = start(tmp_path, "true")
+def test_the_secret_path_stands_nowhere_for_other_users(tmp_path: Path, start: Start) -> None:
+    server = start(tmp_path / "view", "true")
     secret = server.url.split("/")[3]
     assert len(secret) >= 16
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert lines
     assert not any(secret.encode() in line for line in lines)
+    said = [path for path in tmp_path.parent.rglob("pid-*.info") if secret in path.read_text()]
+    assert said and all(server.private in path.parents for path in said), "TensorBoard writes it down"
+    assert server.private.stat().st_mode & 0o077 == 0
+    public = Path(tempfile.gettempdir(), ".tensorboard-info")
+    assert not any(secret in path.read_text() for path in public.glob("*.info"))
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"http://127.0.0.1:{server.port}/data/runs", timeout=5)

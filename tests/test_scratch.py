@@ -1,4 +1,4 @@
-"""A job's scratch: gone with the job, and by the next one's hand where the job was killed."""
+"""Scratch: gone with who made it, and by the next one's hand where that one was killed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.job.scratch import scratch_folder
+from hpcft.scratch import scratch_folder
 
-HOLD = "from hpcft.job.scratch import scratch_folder as f\nwith f() as p: print(p, flush=True); input()"
+HOLD = "from hpcft.scratch import scratch_folder as f\nwith f() as p: print(p, flush=True); input()"
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_a_killed_job_left_goes_with_the_next_and_what_lives_stays(tmp: Path) -> None:
-    (tmp / "hpcft-job-of-an-older-hpcft").mkdir()
+    (tmp / "hpcft-scratch-of-an-older-hpcft").mkdir()
     holders = [
         subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -33,10 +33,10 @@ def test_what_a_killed_job_left_goes_with_the_next_and_what_lives_stays(tmp: Pat
     holders[0].send_signal(signal.SIGKILL)
     holders[0].wait()
     with scratch_folder() as mine:
-        assert sorted(tmp.iterdir()) == sorted([tmp / "hpcft-job-of-an-older-hpcft", alive, mine])
+        assert sorted(tmp.iterdir()) == sorted([tmp / "hpcft-scratch-of-an-older-hpcft", alive, mine])
         assert mine.stat().st_mode & 0o077 == 0
     holders[1].communicate("\n")
-    assert [path.name for path in tmp.iterdir()] == ["hpcft-job-of-an-older-hpcft"]
+    assert [path.name for path in tmp.iterdir()] == ["hpcft-scratch-of-an-older-hpcft"]
 
 
 def test_it_is_gone_after_an_error_too(tmp: Path) -> None:

@@ -1,4 +1,4 @@
-"""A job's scratch: a folder on the node's own disk, for as long as its supervisor lives."""
+"""Scratch: a folder on this machine's own disk, for as long as the process lives that made it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from hpcft.disk import Lock
 from hpcft.errors import UserError
 
-PREFIX = "hpcft-job-"
+PREFIX = "hpcft-scratch-"
 OWNER = "owner.lock"
 """Held by the process whose folder it is. Not a process id: two containers on a node count theirs apart."""
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder, which is removed at the end of the block; what killed jobs of this user left goes first."""
+    """A new folder, which is removed at the end of the block; what killed processes of this user left goes first."""
     remove_left()
     made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
     owner = Lock(made / OWNER)
@@ -34,7 +34,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_left() -> None:
-    """Remove the folders of this user that nobody holds any more: a job that is killed cannot do it. Raises nothing."""
+    """Remove the folders of this user that nobody holds any more: who is killed cannot do it. Raises nothing."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(tempfile.gettempdir()):
             with contextlib.suppress(OSError, UserError):
