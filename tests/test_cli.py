@@ -161,7 +161,7 @@ def test_a_picture_that_cannot_be_drawn_says_why(desk: Desk) -> None:
     said = desk.run("plot", "demo", "-o", "x.png", "--runs", "runs")
     assert (said.code, said.err) == (
         2,
-        "hpcft: demo: no picture: There is nothing to draw yet: no job of this run has logged a loss.\n",
+        "hpcft: demo: no picture: There is nothing to draw yet: no job has logged a loss.\n",
     )
 
 

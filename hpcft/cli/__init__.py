@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from hpcft.cli import asking, clusters, comparing, data, debugging, envs, exporting, fetching, looking, steering
+from hpcft.cli import (
+    asking,
+    clusters,
+    comparing,
+    data,
+    debugging,
+    drawing,
+    envs,
+    exporting,
+    fetching,
+    looking,
+    steering,
+)
 from hpcft.cli.app import app
 from hpcft.errors import UserError
 
@@ -15,6 +27,7 @@ __all__ = [
     "comparing",
     "data",
     "debugging",
+    "drawing",
     "envs",
     "exporting",
     "fetching",

@@ -12,9 +12,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 import hpcft
-from hpcft.curves.jobs import job_curves
 from hpcft.curves.picture import draw
-from hpcft.curves.stitch import stitch
+from hpcft.curves.runs import read_run
 from hpcft.disk import read_json
 from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
@@ -33,7 +32,7 @@ SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers")
 def write_card(run: RunDir, source: Model, folder: Path, step: int, dtype: str) -> None:
     """Put README.md, and the pictures that it shows, beside the model of this step in a folder."""
     with contextlib.suppress(ValueError):  # no job has logged a loss yet
-        draw(stitch(job_curves(run)), folder / CURVE, run.name)
+        draw(read_run(run), folder / CURVE)
     pictures = [run.evaluation / CONFUSION, run.evaluation / "after.png"]
     if picture := next((path for path in pictures if path.exists()), None):
         (folder / CONFUSION).write_bytes(picture.read_bytes())

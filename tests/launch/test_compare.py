@@ -113,7 +113,10 @@ def test_a_measure_that_is_none_or_that_no_run_has_is_a_fault(desk: Desk) -> Non
 
 def test_a_picture_that_cannot_be_is_a_fault(runs: Desk) -> None:
     said = runs.run("compare", "grid", "-o", "grid.gif", "--runs", "runs")
-    assert (said.code, said.err) == (2, "hpcft: -o: no picture: grid.gif: a picture is .png or .svg, not '.gif'.\n")
+    assert (said.code, said.err) == (
+        2,
+        "hpcft: -o: no picture: grid.gif: a picture is .svg, .png or .html, not '.gif'.\n",
+    )
 
 
 def result(name: str, accuracy: float | None, interval: tuple[float, float] | None = None) -> Result:
