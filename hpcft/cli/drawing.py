@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpcft.cli.app import Runs, app, choose, runs_folder
+from hpcft.cli.app import RunName, Runs, app, choose, choose_one, runs_folder
 from hpcft.errors import Fault, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -72,3 +72,28 @@ def unwritable(out: Path, error: OSError) -> Fault:
     """That the file which -o names cannot be written."""
     what = f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
     return Fault("-o", what, "Name another place.")
+
+
+@app.command()
+def report(
+    name: RunName,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="An .html file, else the run's report.html."),
+    ] = None,
+    runs: Runs = None,
+) -> None:
+    """Write one page of HTML on a run: curves, jobs, time, measures, papers."""
+    from hpcft.curves.runs import read_run
+    from hpcft.launch.status import read_status
+    from hpcft.report.page import write_report
+
+    run = choose_one(runs, name)
+    out = out or run.path / "report.html"
+    if out.suffix != ".html":
+        raise UserError(Fault("-o", f"{out}: a report is .html, not {out.suffix!r}."))
+    try:
+        write_report(run, read_status([run])[0], read_run(run), out)
+    except OSError as error:
+        raise UserError(unwritable(out, error)) from None
+    print(out)

@@ -37,19 +37,19 @@ def write_curves(
     write_page(out, title, body, curves_data(runs, tags, axis))
 
 
-def write_page(out: Path, title: str, body: str, data: dict[str, Any], styles: Sequence[str] = ()) -> None:
-    """Writes a page with this body, in whose element `figure` the curves of `data` are drawn; `styles` are files of CSS
-    beside that of the curves."""
+def write_page(out: Path, title: str, body: str, data: dict[str, Any] | None, style: str = "") -> None:
+    """Writes a page with this body, in whose element `figure` the curves of `data` are drawn, if there are any; `style`
+    is CSS beside that of the curves."""
     out.parent.mkdir(parents=True, exist_ok=True)
     template = string.Template((STATIC / "page.html").read_text(encoding="utf-8"))
     text = template.substitute(
         title=html.escape(title),
         generator=f"hpcft {__version__}",
-        style="".join((STATIC / name).read_text(encoding="utf-8") for name in ("curves.css", *styles)),
+        style=(STATIC / "curves.css").read_text(encoding="utf-8") + style,
         body=body,
         # No text of a run can end the element that it stands in.
         data=json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        script="\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        script="\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS if data),
     )
     write_whole(out, text.encode(), durable=False)
 

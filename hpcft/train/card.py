@@ -15,7 +15,7 @@ import hpcft
 from hpcft.curves.picture import draw
 from hpcft.curves.runs import read_run
 from hpcft.disk import read_json
-from hpcft.recipe import Recipe
+from hpcft.recipe import Recipe, for_others
 from hpcft.rundir import RunDir
 from hpcft.sections import Model
 
@@ -24,8 +24,6 @@ CONFUSION = "confusion.png"
 WRITES = "text-generation"
 PIPELINES = {"classify": "text-classification", "entail": "text-classification", "prefer": None}
 """The pipeline of transformers that runs a model of these tasks; it has none for two texts that are read apart."""
-PATHS = {"data": ("train", "validation", "test", "template"), "model": ("path",)}
-"""Keys of a recipe that name files."""
 SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers")
 
 
@@ -137,16 +135,8 @@ def _data(run: RunDir, recipe: Recipe) -> Iterator[str]:
 
 
 def _recipe(recipe: Recipe) -> str:
-    """The keys that were given, paths by their names alone: whose disk they lay on is nobody's business."""
-    values = recipe.model_dump(mode="json", exclude_unset=True)
-    values.pop("notify", None)
-    for section in (values, *values.get("phases", ())):
-        for part, keys in PATHS.items():
-            given = section.get(part) or {}
-            given |= {key: Path(given[key]).name for key in keys if str(given.get(key) or "").startswith("/")}
-    for key in ("cluster", "env"):
-        if "/" in str(values.get(key) or ""):
-            values[key] = Path(values[key]).name
+    """The keys that were given, as others may see them."""
+    values = for_others(recipe.model_dump(mode="json", exclude_unset=True))
     return str(yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, allow_unicode=True))
 
 

@@ -1,7 +1,7 @@
 // Draws the curves of this page. All data are in it: nothing is fetched, and it works from a file without a network.
 "use strict";
 
-const data = JSON.parse(document.getElementById("curves").textContent);
+const data = JSON.parse(document.getElementById("drawn").textContent);
 const figure = document.getElementById("figure");
 const state = { axis: data.axis, tags: new Set(data.chosen), together: true, zoom: null };
 const AXES = { step: "steps", hours: "active hours", time: "time" };
