@@ -27,7 +27,7 @@ def plot(
     ] = [],  # noqa: B006
     runs: Runs = None,
 ) -> None:
-    """Draw curves: of a run in a colour a job, of several runs in a colour each."""
+    """Draw curves of runs: a picture, or a page to look closer."""
     from hpcft.curves.runs import read_run
 
     chosen = choose(runs_folder(runs), names)
@@ -83,7 +83,7 @@ def report(
     ] = None,
     runs: Runs = None,
 ) -> None:
-    """Write one page of HTML on a run: curves, jobs, time, measures, papers."""
+    """Write a page on a run that can be sent to somebody."""
     from hpcft.curves.runs import read_run
     from hpcft.launch.status import read_status
     from hpcft.report.page import write_report

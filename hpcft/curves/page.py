@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import math
@@ -40,7 +41,8 @@ def write_curves(
 def write_page(out: Path, title: str, body: str, data: dict[str, Any] | None, style: str = "") -> None:
     """Writes a page with this body, in whose element `figure` the curves of `data` are drawn, if there are any; `style`
     is CSS beside that of the curves."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # if it is a file, that is said when we write there
+        out.parent.mkdir(parents=True)
     template = string.Template((STATIC / "page.html").read_text(encoding="utf-8"))
     text = template.substitute(
         title=html.escape(title),
