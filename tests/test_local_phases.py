@@ -110,7 +110,7 @@ def test_the_report_of_a_cut_run_shows_its_jobs_phases_and_tests(killed: RunDir,
     assert trained <= {job.label for job in jobs} and len(trained) >= 2
     assert browser.texts(".phase-name") == ["phase full", "completion"]
     tests = [line.split(" ")[:2] for line in browser.texts("#evaluation tbody tr")]
-    assert tests == [["before", "0"], ["full", f"{BORDER}"], ["completion", f"{STEPS}"], ["after", f"{STEPS}"]]
+    assert tests == [["before", "0"], ["full", f"{BORDER}"], ["completion", f"{STEPS}"]]
     assert browser.run("return document.querySelector('#evaluation img').naturalWidth") > 400
     sums = [float(text.removesuffix(" s")) for text in browser.texts("#time .number") if text.endswith(" s")]
     walls = [float((job.ended or {}).get("wall_seconds") or 0.0) for job in jobs]

@@ -125,18 +125,24 @@ def dress(axes: Axes, title: str, below: Axis | None, measure: str, pad: float =
 
 
 def _tell_time(axes: Axes) -> None:
-    """Ticks at round times of this machine's zone, on an axis of seconds since 1970."""
+    """Ticks at round times of this machine's zone, on an axis of seconds since 1970; the date where it is a new one."""
     from datetime import datetime
 
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.dates import AutoDateLocator
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
     zone = datetime.now().astimezone().tzinfo
     low, high = axes.get_xlim()
     locator: Any = AutoDateLocator(minticks=4, maxticks=8, tz=zone)  # type: ignore[no-untyped-call]
-    formatter: Any = ConciseDateFormatter(locator, tz=zone)  # type: ignore[no-untyped-call]
     days = locator.tick_values(*(datetime.fromtimestamp(end, zone) for end in (low, high)))
-    words = dict(zip((round(day * 86400) for day in days), formatter.format_ticks(days), strict=True))
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in words if low <= tick <= high]))
+    ticks = [tick for tick in dict.fromkeys(round(day * 86400) for day in days) if low <= tick <= high]
+    words: dict[int, str] = {}
+    before = ""
+    for tick in ticks:
+        when = datetime.fromtimestamp(tick, zone)
+        date, clock = f"{when:%Y-%m-%d}", f"{when:%H:%M:%S}" if high - low < 600 else f"{when:%H:%M}"
+        words[tick] = f"{clock}\n{date}" if date != before else clock
+        before = date
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda second, _: words.get(round(second), "")))
-    axes.set_xlabel(f"time ({zone})  {formatter.get_offset()}".rstrip(), color=INK)
+    axes.set_xlabel(f"time ({zone})", color=INK)

@@ -98,7 +98,10 @@ class Sheet:
     def span(self) -> tuple[float, float]:
         """From the first point to the last, on the axis."""
         ends = [places(self.curves, part.job, part.points, self.axis) for part in self.shown]
-        return min(float(end[0]) for end in ends), max(float(end[-1]) for end in ends)
+        first = min(float(end[0]) for end in ends)
+        if self.axis != "step":  # what a job took to start is seen, too
+            first = min(first, *(start_of(self.curves, job, self.axis) for job in self.drawn[:1]))
+        return first, max(float(end[-1]) for end in ends)
 
     def fill(self, figure: Figure) -> None:
         """Draw it."""

@@ -12,8 +12,8 @@ import yaml
 from hpcft.disk import read_json
 from hpcft.launch import changes
 from hpcft.launch.provenance import provenance
-from hpcft.launch.words import amount, clock
-from hpcft.recipe import for_others
+from hpcft.launch.words import amount, clock, count
+from hpcft.recipe import Recipe, for_others
 from hpcft.report.elements import code, facts, image, section, table, text
 from hpcft.rundir import RunDir
 
@@ -30,9 +30,14 @@ def reports(run: RunDir) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda item: (item[1].get("step", 0), order.get(item[0], 0), item[0])))
 
 
+def _each_once(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The tests, without one that is another's by a second name, as `after` is that of the last phase."""
+    return {name: one for place, (name, one) in enumerate(found.items()) if one not in [*found.values()][:place]}
+
+
 def evaluation_section(run: RunDir) -> str:
     """Each test in a row, with its interval, and the confusion matrices."""
-    found = reports(run)
+    found = _each_once(reports(run))
     sure = [name for name in found if "accuracy" in found[name]]
     likely = [name for name in found if "accuracy" not in found[name] and "perplexity" in found[name]]
     parts = []
@@ -47,9 +52,8 @@ def evaluation_section(run: RunDir) -> str:
     picture = next((path for path in pictures if path.exists()), None)
     if picture:
         parts.append(f'<figure class="paper">{image(picture, "confusion matrices of the tests")}</figure>')
-    gained = found.get("after", {}).get("over_untuned")
     lead = ""
-    if gained:
+    if gained := (read_json(run.evaluation / "after.json") or {}).get("over_untuned"):
         low, high = gained["interval"]
         lead = f"{gained['gain']:+.1%} over the untuned model ({low:+.1%} to {high:+.1%} in 95 of 100 resamples)."
     return section("evaluation", "On held-out rows", *parts, lead=lead)
@@ -73,35 +77,41 @@ def _sure(name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def data_section(run: RunDir) -> str:
-    """Each file of rows with its fingerprint, and how many rows were made of it."""
-    recipe, known = run.recipe, provenance(run).get("data") or {}
-    rows = []
+    """Each split with its source and fingerprint, and what was made of it; splits that are alike share a row."""
+    recipe, named = run.recipe, dict[tuple[str, ...], list[str]]()
     for number, each in enumerate(recipe.each_phase()):
         below = recipe.features_folder(number)
         for split in ("train", "validation", "test"):
-            if not each.data.has(split) or (split == "test" and number):
-                continue
-            given = getattr(each.data, split)
-            key = split if split == "test" or not below else f"{below}/{split}"
-            print_ = known.get(key if given else key.replace(split, "train")) or {}
-            features = read_json(run.features / below / split / "complete.json") or {}
-            drawn = "" if given else ", drawn from it"
-            made = [f"{features[name]:,}" if name in features else "–" for name in ("rows", "tokens")]
-            size = amount(print_["bytes"]) if print_ else "–"
-            digest = f"<code>{print_['sha256'][:16]}</code>" if print_ else "–"
-            how = f" of its {print_['hashed']}" if print_ and print_["hashed"] != "whole" else ""
-            rows.append((text(key), text(for_others(given or each.data.train)) + drawn, *made, size, digest + how))
-    rows = list(dict.fromkeys(rows))
+            if each.data.has(split):
+                name = f"{below}/{split}" if below and split != "test" else split
+                names = named.setdefault(_split(run, each, below, split), [])
+                names += [name] * (name not in names)
+    rows = [(text(", ".join(names)), *cells) for cells, names in named.items()]
+    notes = dict.fromkeys(words for report in run.rows.values() if (words := _removed(report)))
     columns = ("split", "source", "rows", "tokens", "size", "SHA-256")
-    chosen = [f"{split}: {_chosen(report)}" for split, report in run.rows.items()]
-    notes = "".join(f'<p class="note">{text(words)}</p>' for words in chosen)
-    return section("data", "Data", table(columns, rows, (2, 3, 4)), notes)
+    return section(
+        "data", "Data", table(columns, rows, (2, 3, 4)), "".join(f'<p class="note">{text(one)}</p>' for one in notes)
+    )
 
 
-def _chosen(report: Mapping[str, Any]) -> str:
-    """Which rows of its source a split has."""
-    removed = "".join(f", {number} removed by {name}" for name, number in report["removed"].items() if number)
-    return f"{report['rows']} of {report['of']} rows of {Path(report['source']).name}{removed}"
+def _split(run: RunDir, recipe: Recipe, below: str, split: str) -> tuple[str, ...]:
+    """Source, rows, tokens, size and fingerprint of a split, whose features lie in this folder."""
+    given = getattr(recipe.data, split)
+    key = split if given else "train"
+    key = f"{below}/{key}" if below and key != "test" else key
+    facts = (provenance(run).get("data") or {}).get(key) or {}
+    features = read_json(run.features / below / split / "complete.json") or {}
+    source = text(for_others(given or recipe.data.train)) + ("" if given else ", drawn from it")
+    made = [f"{features[name]:,}" if name in features else "–" for name in ("rows", "tokens")]
+    how = f" of its {facts['hashed']}" if facts and facts["hashed"] != "whole" else ""
+    digest = f"<code>{facts['sha256'][:16]}</code>{how}" if facts else "–"
+    return (source, *made, amount(facts["bytes"]) if facts else "–", digest)
+
+
+def _removed(report: Mapping[str, Any]) -> str:
+    """`440 of 500 rows of rows.jsonl: 60 removed by duplicates`; nothing where all are there."""
+    removed = ", ".join(f"{number} removed by {name}" for name, number in report["removed"].items() if number)
+    return f"{report['rows']} of {report['of']} rows of {Path(report['source']).name}: {removed}" if removed else ""
 
 
 def recipe_section(run: RunDir) -> str:
@@ -144,7 +154,8 @@ def env_section(run: RunDir, devices: Mapping[tuple[int, int], str]) -> str:
     sha = record.get("git_sha")
     dirty = ", with uncommitted changes" if record.get("git_diff") else ""
     resources = run.recipe.resources
-    nodes = f" on each of {resources.nodes} nodes" if resources.nodes > 1 else ""
+    nodes = f" of each of {resources.nodes} nodes" if resources.nodes > 1 else ""
+    where = f"on {count(resources.gpus, 'GPU')}{nodes}" if resources.gpus else f"on the processors{nodes}"
     return section(
         "env",
         "Made with",
@@ -152,7 +163,7 @@ def env_section(run: RunDir, devices: Mapping[tuple[int, int], str]) -> str:
             {
                 "model": f"{for_others(run.recipe.model.path)}{f' at commit {commit}' if commit else ''}",
                 "devices": ", ".join(dict.fromkeys(devices.values())) or UNKNOWN,
-                "processes": f"{resources.processes or max(1, resources.gpus)} a node, {resources.gpus} GPUs{nodes}",
+                "processes": f"{count(run.recipe.local_processes, 'process')} {where}",
                 "precision": run.recipe.train.precision,
                 "cluster": ", ".join(filter(None, (cluster["name"], cluster.get("partition")))),
                 "Python": str(env.get("python", UNKNOWN)).split()[0] if env else UNKNOWN,

@@ -126,7 +126,8 @@ function wholeSpan() {
     for (const tag of state.tags) {
       for (const line of run.lines[tag] || []) {
         const at = line.at[state.axis];
-        low = Math.min(low, at[0]);
+        // What a job took to start is seen, too.
+        low = Math.min(low, at[0], state.axis === "step" ? Infinity : startOf(run.jobs[line.job]));
         high = Math.max(high, at[at.length - 1]);
       }
     }
