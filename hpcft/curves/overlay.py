@@ -63,6 +63,8 @@ def _fill(
         means = f", means of {width} points" if width > 1 else ""
         last = axis if axes is rows[-1] else None
         dress(axes, title if axes is rows[0] else "", last, f"{NAMES.get(tag, tag)}{means}")
+    if axis == "hours":
+        rows[0].set_xlim(left=0)  # each run began then
     lines, labels = max((axes.get_legend_handles_labels() for axes in rows), key=lambda found: len(found[1]))
     labels = [f"{label} (best)" if best and label == short[names.index(best)] else label for label in labels]
     figure.legend(lines, labels, loc="outside right upper", frameon=False, fontsize=9)

@@ -98,7 +98,8 @@ def _tiles(run: RunDir, status: RunStatus, curves: RunCurves, spent: Account) ->
     ends = max((place.begins + place.hours * 3600 for place in curves.places.values()), default=None)
     if submitted and ends:
         queued = f"{duration(sum(waits))} of it in the queue" if waits else ""
-        found.append(tile("from submission to end", duration(max(0.0, ends - submitted)), queued))
+        name = "from submission to end" if run.finished else "since the submission"
+        found.append(tile(name, duration(max(0.0, ends - submitted)), queued))
     found.append(tile("jobs", str(len(began)), count(len({job.node for job in began}), "node") if began else ""))
     return found
 

@@ -155,7 +155,7 @@ def env_section(run: RunDir, devices: Mapping[tuple[int, int], str]) -> str:
     dirty = ", with uncommitted changes" if record.get("git_diff") else ""
     resources = run.recipe.resources
     nodes = f" of each of {resources.nodes} nodes" if resources.nodes > 1 else ""
-    where = f"on {count(resources.gpus, 'GPU')}{nodes}" if resources.gpus else f"on the processors{nodes}"
+    where = f"on {count(resources.gpus, 'GPU')}{nodes}" if resources.gpus else f"on the CPU{nodes}"
     return section(
         "env",
         "Made with",
@@ -163,7 +163,7 @@ def env_section(run: RunDir, devices: Mapping[tuple[int, int], str]) -> str:
             {
                 "model": f"{for_others(run.recipe.model.path)}{f' at commit {commit}' if commit else ''}",
                 "devices": ", ".join(dict.fromkeys(devices.values())) or UNKNOWN,
-                "processes": f"{count(run.recipe.local_processes, 'process')} {where}",
+                "processes": f"{run.recipe.local_processes} {where}",
                 "precision": run.recipe.train.precision,
                 "cluster": ", ".join(filter(None, (cluster["name"], cluster.get("partition")))),
                 "Python": str(env.get("python", UNKNOWN)).split()[0] if env else UNKNOWN,

@@ -82,7 +82,7 @@ def _keyed(jobs: Sequence[JobStatus]) -> list[tuple[JobStatus, Key]]:
 def _row(job: JobStatus, seen: Seen | None, device: str, parts: Mapping[str, float]) -> tuple[str, ...]:
     """The cells of COLUMNS."""
     number = f"{job.number}" if job.attempt == 1 else f"{job.number}.{job.attempt}"
-    useful = (parts.get("computing", 0.0) + parts.get("rows", 0.0)) / job.wall_seconds if job.wall_seconds else 0.0
+    useful = parts.get("computing", 0.0) / job.wall_seconds if job.wall_seconds else 0.0
     lost = job.steps_done - job.kept_steps
     why = f"<small>{text(short_paths(job.why))}</small>" if job.why else ""
     return (

@@ -42,7 +42,7 @@ def test_a_report_says_how_the_run_went_and_where_it_came_from(desk: Desk) -> No
         "Together 50:40 100%",
         "3 jobs on 3 nodes; 5:00 in the queue, 1:40 each on average, 1:40 at most.",
         "1 4711 gpu001 2 × Tesla V100-SXM2-32GB",
-        "1:40 10:00 1–40 10 67% killed all its processes were killed: its node failed",
+        "1:40 10:00 1–40 10 60% killed all its processes were killed: its node failed",
         "2 4712 gpu002 unknown",
         "none – 0% crashed gpt2-small: the model does not load",
         "--set train.learning_rate=1e-5",
