@@ -128,8 +128,9 @@ class Sheet:
             self._draw_line(axes, part, Segment(part.job, join_points(before)), f"superseded-{slug}-{part.job.label}")
         left: Segment | None = None
         for part in stitched.kept(tag):
-            # On the axes of time no line leads across a wait, or the start of a job: nothing was learnt in it.
-            self._draw_line(axes, part, left if self.axis == "step" else None, f"{slug}-{part.job.label}")
+            # Nothing is learnt in a wait, or while a job starts: only evaluations, which are few, are joined over them.
+            joined = self.axis == "step" or (self.axis == "hours" and is_evaluation(tag))
+            self._draw_line(axes, part, left if joined else None, f"{slug}-{part.job.label}")
             left = Segment(part.job, part.points[-1:])
 
     def _draw_line(self, axes: Axes, part: Segment, left: Segment | None, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -76,7 +76,8 @@ class RunCurves:
         found: dict[str, Place] = {}
         before = 0.0
         for job in self.stitched.jobs:
-            times = [time for part in self._parts(job) for time in part.points.wall_times[[0, -1]].tolist()]
+            parts = [part for _, part in self._parts.get(job.label, ())]
+            times = [time for part in parts for time in part.points.wall_times[[0, -1]].tolist()]
             life = self.lives.get(job.label)
             if not times and not life:
                 continue
@@ -87,16 +88,20 @@ class RunCurves:
             before += hours
         return found
 
-    def _parts(self, job: JobCurve) -> Iterator[Segment]:
+    @cached_property
+    def _parts(self) -> dict[str, list[tuple[bool, Segment]]]:
+        """All that each job has logged, by its label, and whether it survives."""
+        found: dict[str, list[tuple[bool, Segment]]] = {}
         for tag in self.stitched.tags:
-            for part in (*self.stitched.kept(tag), *self.stitched.superseded(tag)):
-                if part.job == job:
-                    yield part
+            for kept, parts in ((True, self.stitched.kept(tag)), (False, self.stitched.superseded(tag))):
+                for part in parts:
+                    found.setdefault(part.job.label, []).append((kept, part))
+        return found
 
     def steps_kept(self, job: JobCurve) -> tuple[int, int] | None:
         """First and last step of a job that survive, by what it has logged; None if none does."""
-        kept = [part for tag in self.stitched.tags for part in self.stitched.kept(tag) if part.job == job]
-        last = max((int(part.points.steps[-1]) for part in kept), default=0)
+        parts = self._parts.get(job.label, ())
+        last = max((int(part.points.steps[-1]) for kept, part in parts if kept), default=0)
         first = (job.resume_step or 0) + 1
         return (first, last) if last >= first else None
 

@@ -43,7 +43,7 @@ class Chart {
     const id = `clip-${Math.random().toString(36).slice(2)}`;
     const title = this.single && several ? `${this.runs[0].name}: ${this.name}` : this.name;
     this.root = svg("svg", { width: this.width, height: HEIGHT, role: "img", "aria-label": title });
-    this.root.append(svg("clipPath", { id }, svg("rect", { x: left, y: top - 2, width: right - left, height: bottom - top + 4 })));
+    this.root.append(svg("clipPath", { id }, svg("rect", { x: left, y: top - 2, width: right - left + 10, height: bottom - top + 4 })));
     this.drawGround();
     this.lines = svg("g", { "clip-path": `url(#${id})` });
     // What was trained again lies below, evaluations above, and of each the later jobs below the earlier.
@@ -182,11 +182,13 @@ class Chart {
     return parts.join("");
   }
 
-  /** The point where a line sets out: the last one that survives before it, on the axis of steps; on the others no line
-   * leads across a wait. What was trained again sets out where its job left the curve. */
+  /** The point where a line sets out: the last one that survives before it, on the axis of steps. Nothing is learnt in a
+   * wait, or while a job starts: over them a line only joins evaluations, which are few. What was trained again sets out
+   * where its job left the curve. */
   leftAt(run, tag, line) {
+    const joined = state.axis === "step" || (state.axis === "hours" && isEvaluation(tag));
     const before = run.lines[tag].filter((other) => other.kept && other.steps[0] < line.steps[0]
-      && (line.kept ? state.axis === "step" : other.job === line.job));
+      && (line.kept ? joined : other.job === line.job));
     const other = before[before.length - 1];
     const i = other ? search(other.steps, line.steps[0]) - 1 : -1;
     return i < 0 || !Number.isFinite(other.values[i]) ? null
