@@ -53,12 +53,11 @@ def _head(run: RunDir, status: RunStatus, curves: RunCurves, spent: Account) -> 
     recipe = run.recipe
     adapted = " with LoRA" if recipe.lora else ""
     what = f"{text(for_others(recipe.model.path))}{adapted} on the task <b>{recipe.task}</b>"
-    state = "cut off" if status.state == "broken off" else status.state
     note = f'<p class="note">{text(short_paths(status.note))}</p>' if status.note else ""
     steps = f"{status.step:,} of {status.total_steps or 'an unknown number of':,} steps" if status.total_steps else ""
     return (
         f'<header><p class="kicker">report of a training run, {text(clock(time.time()))}</p>\n'
-        f'<h1>{text(run.name)} <span class="state {text(status.state.split()[0])}">{text(state)}</span></h1>\n'
+        f'<h1>{text(run.name)} <span class="state {text(status.state.split()[0])}">{text(status.state)}</span></h1>\n'
         f'<p class="lead">{what}{f", {steps}" if steps else ""}</p>{note}\n'
         f'<p class="verdict">{text(_sentence(judge_run(curves)))}</p>\n'
         f'<div class="tiles">{"".join(_tiles(run, status, curves, spent))}</div></header>\n'
