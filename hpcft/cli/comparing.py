@@ -12,7 +12,7 @@ from hpcft.cli.app import Runs, app, runs_folder
 from hpcft.cli.drawing import draw
 
 if TYPE_CHECKING:
-    from hpcft.curves.runs import RunCurves
+    from hpcft.curves.runcurves import RunCurves
     from hpcft.curves.stitch import Stitched
     from hpcft.launch.compare import Losses, Result
     from hpcft.rundir import RunDir
@@ -52,7 +52,7 @@ def compare(
 
 def compared(runs: Sequence[RunDir], by: str | None) -> tuple[str | None, list[Result], dict[str, RunCurves]]:
     """The measure, the runs from the best on, and their curves by name."""
-    from hpcft.curves.runs import read_run
+    from hpcft.curves.runcurves import read_run
     from hpcft.launch import compare as compare_
     from hpcft.launch.status import read_status
 

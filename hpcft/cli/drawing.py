@@ -12,7 +12,7 @@ from hpcft.cli.app import RunName, Runs, app, choose, choose_one, runs_folder
 from hpcft.errors import Fault, UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from hpcft.curves.runs import RunCurves
+    from hpcft.curves.runcurves import RunCurves
 
 SomeRuns = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names, or prefixes that fit only one run.")]
 
@@ -28,7 +28,7 @@ def plot(
     runs: Runs = None,
 ) -> None:
     """Draw curves of runs: a picture, or a page to look closer."""
-    from hpcft.curves.runs import read_run
+    from hpcft.curves.runcurves import read_run
 
     chosen = choose(runs_folder(runs), names)
     title = chosen[0].name if len(chosen) == 1 else " ".join(names)
@@ -84,7 +84,7 @@ def report(
     runs: Runs = None,
 ) -> None:
     """Write a page on a run that can be sent to somebody."""
-    from hpcft.curves.runs import read_run
+    from hpcft.curves.runcurves import read_run
     from hpcft.launch.status import read_status
     from hpcft.report.page import write_report
 

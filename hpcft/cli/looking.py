@@ -46,7 +46,7 @@ def status(
     if not names:
         return
     from hpcft.curves.judgement import judge_run
-    from hpcft.curves.runs import read_run
+    from hpcft.curves.runcurves import read_run
     from hpcft.curves.sparkline import sparkline
 
     for run, one in zip(chosen, statuses, strict=True):
@@ -110,7 +110,7 @@ def show(
 def verdict(run: RunDir) -> str:
     """What the curves of a run say, in words."""
     from hpcft.curves.judgement import judge_run
-    from hpcft.curves.runs import read_run
+    from hpcft.curves.runcurves import read_run
 
     return judge_run(read_run(run))
 

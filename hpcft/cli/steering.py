@@ -101,7 +101,7 @@ def wait_for(run: RunDir) -> None:
     if status.step:
         from hpcft.curves.judgement import judge_run
         from hpcft.curves.picture import draw
-        from hpcft.curves.runs import read_run
+        from hpcft.curves.runcurves import read_run
 
         curves, picture = read_run(run), run.path / "curve.png"
         print(f"verdict: {judge_run(curves)}")

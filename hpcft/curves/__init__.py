@@ -2,6 +2,6 @@
 
 Any machine, no torch. `frames` and `events` know the file format, `points` reads it, `writer` writes it in
 the training loop; `stitch` decides which job's points survive; `view` and `server` show the result in TensorBoard.
-`runs` is what all pictures know of a run, `axis` and `figure` what they have in common; `picture`, `overlay`,
+`runcurves` is what all pictures know of a run, `axis` and `figure` what they have in common; `picture`, `overlay`,
 `page` with its `static/` files, and `sparkline` draw it.
 """

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcft.curves.points import Points
-from hpcft.curves.runs import TRAIN, RunCurves
+from hpcft.curves.runcurves import TRAIN, RunCurves
 from hpcft.curves.stitch import JobCurve
 
 Axis = Literal["step", "hours", "time"]

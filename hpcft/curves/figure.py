@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcft.curves.axis import LABELS, Axis
-from hpcft.curves.runs import TRAIN, VALIDATION
+from hpcft.curves.runcurves import TRAIN, VALIDATION
 from hpcft.errors import did_you_mean
 
 if TYPE_CHECKING:

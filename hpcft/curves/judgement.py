@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcft.curves.points import Points
-from hpcft.curves.runs import TRAIN, VALIDATION, RunCurves
+from hpcft.curves.runcurves import TRAIN, VALIDATION, RunCurves
 
 FEWEST = 5
 """Validation losses below which nothing is said."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hpcft.curves.axis import Axis, places
 from hpcft.curves.figure import chosen, dress, is_evaluation, look, write_picture
 from hpcft.curves.points import Points
-from hpcft.curves.runs import RunCurves
+from hpcft.curves.runcurves import RunCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from typing import Any
 from hpcft import __version__
 from hpcft.curves.axis import Axis, thin
 from hpcft.curves.figure import Look, chosen, look
-from hpcft.curves.runs import RunCurves
+from hpcft.curves.runcurves import RunCurves
 from hpcft.curves.stitch import JobCurve, Segment
 from hpcft.disk import write_whole
 

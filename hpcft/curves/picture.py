@@ -25,7 +25,7 @@ from hpcft.curves.figure import (
     write_picture,
 )
 from hpcft.curves.points import join_points, make_points
-from hpcft.curves.runs import TRAIN, VALIDATION, RunCurves
+from hpcft.curves.runcurves import TRAIN, VALIDATION, RunCurves
 from hpcft.curves.stitch import JobCurve, Segment
 
 if TYPE_CHECKING:

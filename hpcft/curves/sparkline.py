@@ -6,7 +6,7 @@ import numpy as np
 from rich.text import Text
 
 from hpcft.curves.figure import look
-from hpcft.curves.runs import TRAIN, RunCurves
+from hpcft.curves.runcurves import TRAIN, RunCurves
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDEST = 80

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hpcft.curves.runs import RunCurves
+from hpcft.curves.runcurves import RunCurves
 from hpcft.launch.jobstatus import JobStatus
 
 PARTS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpcft import __version__
 from hpcft.curves.judgement import judge_run
 from hpcft.curves.page import curves_data, write_page
-from hpcft.curves.runs import TRAIN, VALIDATION, RunCurves
+from hpcft.curves.runcurves import TRAIN, VALIDATION, RunCurves
 from hpcft.disk import read_json
 from hpcft.launch.status import RunStatus
 from hpcft.launch.words import clock, count, duration
@@ -54,7 +54,7 @@ def _head(run: RunDir, status: RunStatus, curves: RunCurves, spent: Account) -> 
     adapted = " with LoRA" if recipe.lora else ""
     what = f"{text(for_others(recipe.model.path))}{adapted} on the task <b>{recipe.task}</b>"
     note = f'<p class="note">{text(short_paths(status.note))}</p>' if status.note else ""
-    steps = f"{status.step:,} of {status.total_steps or 'an unknown number of':,} steps" if status.total_steps else ""
+    steps = f"{status.step:,} of {status.total_steps:,} steps" if status.total_steps else ""
     return (
         f'<header><p class="kicker">report of a training run, {text(clock(time.time()))}</p>\n'
         f'<h1>{text(run.name)} <span class="state {text(status.state.split()[0])}">{text(status.state)}</span></h1>\n'

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hpcft.curves.figure import look
-from hpcft.curves.runs import Place, RunCurves
+from hpcft.curves.runcurves import Place, RunCurves
 from hpcft.launch.jobstatus import JobStatus
 from hpcft.launch.words import clock, count, duration
 from hpcft.report.account import PARTS, Account

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 import hpcft
 from hpcft.curves.picture import draw
-from hpcft.curves.runs import read_run
+from hpcft.curves.runcurves import read_run
 from hpcft.disk import read_json
 from hpcft.recipe import Recipe, for_others
 from hpcft.rundir import RunDir

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcft.curves.overlay import MEANS, draw_overlay
-from hpcft.curves.runs import RunCurves
+from hpcft.curves.runcurves import RunCurves
 from hpcft.curves.stitch import stitch
 from tests.curves.chains import add_points, job_curve, log_job
 

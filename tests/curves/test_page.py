@@ -17,7 +17,7 @@ import pytest
 from hpcft.curves.events import file_name, scalar_event, version_event
 from hpcft.curves.frames import encode_frames
 from hpcft.curves.page import PIXELS, curves_data, write_curves
-from hpcft.curves.runs import Best, Life, Phase, RunCurves
+from hpcft.curves.runcurves import Best, Life, Phase, RunCurves
 from hpcft.curves.stitch import JobCurve, stitch
 from hpcft.curves.writer import CurveWriter
 from tests.browser import NEEDS_CHROMIUM, Browser, browser

@@ -19,7 +19,7 @@ from hpcft.curves.figure import COLOURS, look
 from hpcft.curves.frames import encode_frames
 from hpcft.curves.picture import draw
 from hpcft.curves.points import Points, make_points
-from hpcft.curves.runs import Best, Life, Phase, RunCurves
+from hpcft.curves.runcurves import Best, Life, Phase, RunCurves
 from hpcft.curves.stitch import JobCurve, stitch
 from tests.curves.chains import add_points, job_curve, log_job, three_jobs
 

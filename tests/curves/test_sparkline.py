@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from hpcft.curves.figure import COLOURS
-from hpcft.curves.runs import RunCurves
+from hpcft.curves.runcurves import RunCurves
 from hpcft.curves.sparkline import sparkline
 from hpcft.curves.stitch import stitch
 from hpcft.curves.writer import CurveWriter

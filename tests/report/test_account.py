@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.curves.runs import read_run
+from hpcft.curves.runcurves import read_run
 from hpcft.disk import read_json, write_json
 from hpcft.launch.status import Answer, RunStatus, read_status
 from hpcft.report.account import PARTS, account

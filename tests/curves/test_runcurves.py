@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcft.curves.runs import Best, Life, read_run
+from hpcft.curves.runcurves import Best, Life, read_run
 from hpcft.disk import write_json
 from hpcft.rundir import RunDir
 from tests.curves.chains import add_points
