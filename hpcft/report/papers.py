@@ -30,14 +30,9 @@ def reports(run: RunDir) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda item: (item[1].get("step", 0), order.get(item[0], 0), item[0])))
 
 
-def _each_once(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The tests, without one that is another's by a second name, as `after` is that of the last phase."""
-    return {name: one for place, (name, one) in enumerate(found.items()) if one not in [*found.values()][:place]}
-
-
 def evaluation_section(run: RunDir) -> str:
     """Each test in a row, with its interval, and the confusion matrices."""
-    found = _each_once(reports(run))
+    found = {name: one for name, one in reports(run).items() if one.get("stage", True)}  # else another's second name
     sure = [name for name in found if "accuracy" in found[name]]
     likely = [name for name in found if "accuracy" not in found[name] and "perplexity" in found[name]]
     parts = []
