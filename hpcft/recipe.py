@@ -34,6 +34,23 @@ TASKS = {
 """The kinds of learning, by the name that a recipe calls them."""
 
 
+def for_others(values: Any) -> Any:
+    """The values of a recipe as others may see them: paths by their last part, and without `notify`.
+
+    Whose disk the files lay on is nobody's business.
+
+    >>> for_others({"data": {"train": "/scratch/me/train.csv"}, "env": "../envs/ft.yml", "notify": {"mail": "me@here"}})
+    {'data': {'train': 'train.csv'}, 'env': 'ft.yml'}
+    """
+    if isinstance(values, str):
+        return values.rstrip("/").rpartition("/")[2] if values.startswith(("/", "~", "./", "../")) else values
+    if isinstance(values, list):
+        return [for_others(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    return {key: for_others(value) for key, value in values.items() if not str(key).startswith("notify")}
+
+
 class PhaseData(Data):
     """Keys of `data` that a phase has for itself."""
 

@@ -161,8 +161,30 @@ def test_a_picture_that_cannot_be_drawn_says_why(desk: Desk) -> None:
     said = desk.run("plot", "demo", "-o", "x.png", "--runs", "runs")
     assert (said.code, said.err) == (
         2,
-        "hpcft: demo: no picture: There is nothing to draw yet: no job of this run has logged a loss.\n",
+        "hpcft: demo: no picture: There is nothing to draw yet: no job has logged a loss.\n",
     )
+
+
+def test_pictures_of_other_tags_and_axes_say_what_there_is(desk: Desk) -> None:
+    run = make_run(desk, "demo")
+    write_json(run.job(1).path / "resumed.json", {"step": 0, "total_steps": 10})
+    add_points(run.job(1).curve, "train/loss", [1, 2], 1)
+    for more, fault in (
+        (("--x", "hour"), '--x: "hour" is no axis. Did you mean "hours"?'),
+        (("--tag", "train/los"), 'demo: no picture: nothing is logged as "train/los". Did you mean "train/loss"?'),
+    ):
+        said = desk.run("plot", "demo", "-o", "x.html", "--runs", "runs", *more)
+        assert (said.code, said.out, said.err) == (2, "", f"hpcft: {fault}\n")
+    said = desk.run("plot", "demo", "demo", "-o", "x.html", "--x", "time", "--tag", "train/loss", "--runs", "runs")
+    assert (said.code, said.out) == (0, "x.html\n") and '"axis":"time"' in (desk.folder / "x.html").read_text()
+
+
+def test_the_status_of_a_named_run_has_its_curve_in_a_line(desk: Desk) -> None:
+    run = make_run(desk, "demo")
+    write_json(run.job(1).path / "resumed.json", {"step": 0, "total_steps": 10})
+    add_points(run.job(1).curve, "train/loss", [*range(1, 9)], 1)
+    assert "\n  curve      ▁▂▃▄▅▆▇█  1 to 1.001\n" in desk.run("status", "demo", "--runs", "runs").out
+    assert "curve" not in desk.run("status", "--runs", "runs").out
 
 
 def test_a_picture_makes_its_folder_and_names_another_place_where_it_cannot(desk: Desk) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from hpcft.disk import read_json
 from hpcft.rundir import RunDir
+from tests.browser import NEEDS_CHROMIUM, Browser, browser
 from tests.promise import (
     hpcft,
     is_over,
@@ -23,6 +24,7 @@ from tests.promise import (
     wait_for,
 )
 
+__all__ = ["browser"]
 pytestmark = pytest.mark.slow
 BORDER, STEPS = 9, 16
 
@@ -57,12 +59,12 @@ def uncut(parts: Path) -> RunDir:
     return run_whole(make_phased(parts, "uncut"), parts / "runs")
 
 
-def test_kills_before_at_and_behind_the_border_of_phases_make_no_difference(
-    parts: Path, uncut: RunDir, tmp_path: Path
-) -> None:
-    done = hpcft("submit", make_phased(parts, "killed"), "--runs", tmp_path)
+@pytest.fixture(scope="module")
+def killed(parts: Path) -> RunDir:
+    """The same run, killed before, at and behind the border of its phases."""
+    done = hpcft("submit", make_phased(parts, "killed"), "--runs", parts / "runs")
     assert done.returncode == 0, done.stderr
-    run = RunDir(tmp_path / "killed")
+    run = RunDir(parts / "runs" / "killed")
     moments = {
         "its last step is saved, and it is tested": lambda: BORDER in run.saved_steps(),
         "it is over": lambda: any(phase["over"] for phase in run.phases),
@@ -75,6 +77,11 @@ def test_kills_before_at_and_behind_the_border_of_phases_make_no_difference(
             kill(job_tree(job))
     wait_for(lambda: is_over(run))
     assert run.finished
+    return run
+
+
+def test_kills_before_at_and_behind_the_border_of_phases_make_no_difference(uncut: RunDir, killed: RunDir) -> None:
+    run = killed
     assert [job.ended["ending"] for job in run.jobs() if job.started and job.ended].count("killed") >= 2
     assert outcome(run) == outcome(uncut)
     for name in ("before", "full", "completion", "after"):
@@ -89,3 +96,25 @@ def test_steps_across_a_border_are_verified_and_status_names_the_phase(parts: Pa
     assert f"hpcft: phase full is over at step {BORDER} of {STEPS}" in found.stdout
     status = json.loads(hpcft("status", "uncut", "--runs", parts / "runs", "--json").stdout)["runs"][0]
     assert (status["recipe_phase"], status["total_steps"]) == ("completion", STEPS)
+
+
+@pytest.mark.browser
+@NEEDS_CHROMIUM
+def test_the_report_of_a_cut_run_shows_its_jobs_phases_and_tests(killed: RunDir, browser: Browser) -> None:
+    done = hpcft("report", "killed", "--runs", killed.path.parent)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    browser.open(killed.path / "report.html")
+    jobs = [job for job in killed.jobs() if job.started]
+    assert [line.split(" ")[0] for line in browser.texts("#jobs tbody tr")] == [str(job.number) for job in jobs]
+    trained = {line.get_attribute("data-job") for line in browser.all("path.kept")}
+    assert trained <= {job.label for job in jobs} and len(trained) >= 2
+    assert browser.texts(".phase-name") == ["phase full", "completion"]
+    tests = [line.split(" ")[:2] for line in browser.texts("#evaluation tbody tr")]
+    assert tests == [["before", "0"], ["full", f"{BORDER}"], ["completion", f"{STEPS}"]]
+    assert browser.run("return document.querySelector('#evaluation img').naturalWidth") > 400
+    sums = [float(text.removesuffix(" s")) for text in browser.texts("#time .number") if text.endswith(" s")]
+    walls = [float((job.ended or {}).get("wall_seconds") or 0.0) for job in jobs]
+    assert sum(sums[:-1]) == pytest.approx(sums[-1], abs=0.01) and sums[-1] > sum(walls)
+    page = (killed.path / "report.html").read_text()
+    assert str(killed.path.parent) not in page and "torch" in browser.one("#env").text
+    assert browser.faults() == []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpcft.cli.app import Runs, app, runs_folder
-from hpcft.cli.looking import job_curves
-from hpcft.errors import Fault, UserError
+from hpcft.cli.drawing import draw
 
 if TYPE_CHECKING:
-    from hpcft.launch.compare import Result
+    from hpcft.curves.runcurves import RunCurves
+    from hpcft.curves.stitch import Stitched
+    from hpcft.launch.compare import Losses, Result
     from hpcft.rundir import RunDir
 
 Words = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names, prefixes, or a recipe with a matrix.")]
@@ -26,7 +27,7 @@ def compare(
         str | None, typer.Option("--by", metavar="MEASURE", help="Which is best: accuracy, validation_loss, ...")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Draw their curves: .png, .svg.")
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Draw their curves: .svg, .png, .html.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     runs: Runs = None,
@@ -42,39 +43,26 @@ def compare(
         compare_.print_table(best, order, absent)
     if out is None:
         return
-    from hpcft.curves.overlay import draw_overlay
-
     first = next((one.name for one in order if best and getattr(one, best) is not None), None)
-    ordered = {one.name: curves[one.name] for one in order}
-    try:
-        draw_overlay(
-            ordered,
-            out,
-            " ".join(Path(word).stem if "/" in word else word for word in words),
-            first if len(order) > 1 else None,
-        )
-    except OSError as error:
-        what = f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
-        raise UserError(Fault("-o", what, "Name another place.")) from None
-    except ValueError as error:
-        raise UserError(Fault("-o", f"no picture: {error}")) from None
+    title = " ".join(Path(word).stem if "/" in word else word for word in words)
+    draw([curves[one.name] for one in order], out, title, best=first if len(order) > 1 else None)
     if not as_json:
         print(out)
 
 
-def compared(runs: Sequence[RunDir], by: str | None) -> tuple[str | None, list[Result], dict[str, Any]]:
-    """The measure, the runs from the best on, and the stitched curves by name."""
-    from hpcft.curves.stitch import stitch
+def compared(runs: Sequence[RunDir], by: str | None) -> tuple[str | None, list[Result], dict[str, RunCurves]]:
+    """The measure, the runs from the best on, and their curves by name."""
+    from hpcft.curves.runcurves import read_run
     from hpcft.launch import compare as compare_
     from hpcft.launch.status import read_status
 
-    curves = {run.name: stitch(job_curves(run)) for run in runs}
-    losses = [losses_of(curves[run.name]) for run in runs]
+    curves = {run.name: read_run(run) for run in runs}
+    losses = [losses_of(curves[run.name].stitched) for run in runs]
     best, order = compare_.best(compare_.results(runs, read_status(runs), losses), by)
     return best, order, curves
 
 
-def losses_of(stitched: Any) -> Any:
+def losses_of(stitched: Stitched) -> Losses:
     """What the stitched curves of a run come to."""
     from hpcft.launch.compare import Losses
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,9 +43,18 @@ def status(
         return
     statuses = read_status(chosen)
     show.print_runs(statuses)
-    for run, one in zip(chosen, statuses, strict=True) if names else ():
+    if not names:
+        return
+    from hpcft.curves.judgement import judge_run
+    from hpcft.curves.runcurves import read_run
+    from hpcft.curves.sparkline import sparkline
+
+    for run, one in zip(chosen, statuses, strict=True):
         show.print_details(one)
-        print(f"  verdict    {verdict(run)}")
+        curves = read_run(run)
+        if line := sparkline(curves, show.console.width - 13):
+            show.print_line("curve", line)
+        print(f"  verdict    {judge_run(curves)}")
         show.print_jobs(one)
 
 
@@ -99,46 +107,12 @@ def show(
         print(f"\nverdict: {verdict(run)}")
 
 
-@app.command()
-def plot(
-    name: RunName,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .png or .svg file.")],
-    runs: Runs = None,
-) -> None:
-    """Draw train and validation loss, coloured by job."""
-    run = choose_one(runs, name)
-    try:
-        draw(run, out)
-    except OSError as error:
-        what = f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
-        raise UserError(Fault("-o", what, "Name another place.")) from None
-    except ValueError as error:
-        raise UserError(Fault(run.name, f"no picture: {error}")) from None
-    print(out)
-
-
-def draw(run: RunDir, out: Path) -> None:
-    """Draw the stitched curve of a run. Raises ValueError if there is nothing to draw, or not in this format."""
-    from hpcft.curves.picture import Phase
-    from hpcft.curves.picture import draw as draw_curve
-    from hpcft.curves.stitch import stitch
-
-    phases = [Phase(one["name"], one["begins"], one["ends"], one["other_measure"]) for one in run.phases]
-    draw_curve(stitch(job_curves(run)), out, run.name, phases)
-
-
 def verdict(run: RunDir) -> str:
     """What the curves of a run say, in words."""
-    from hpcft.curves.judgement import judge
-    from hpcft.curves.stitch import stitch
+    from hpcft.curves.judgement import judge_run
+    from hpcft.curves.runcurves import read_run
 
-    stitched = stitch(job_curves(run))
-    curves = [stitched.curve(tag) for tag in ("train/loss", "validation/loss")]
-    # What phases learn may not be the same: then the newest one that has a step is judged alone.
-    begins = [phase["begins"] for phase in run.phases if phase["other_measure"]]
-    if since := max((step for step in begins if len(curves[0]) and step < curves[0].steps[-1]), default=0):
-        curves = [curve[curve.steps > since] for curve in curves]
-    return judge(*curves)
+    return judge_run(read_run(run))
 
 
 def job_curves(run: RunDir) -> list[Any]:

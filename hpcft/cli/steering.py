@@ -9,7 +9,6 @@ import typer
 
 from hpcft.cli.app import Changes, ClusterName, Overrides, RecipePath, RunName, Runs, app, choose_one
 from hpcft.cli.comparing import show_comparison
-from hpcft.cli.looking import draw, verdict
 from hpcft.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -100,10 +99,14 @@ def wait_for(run: RunDir) -> None:
     show.print_evaluation(run)
     show.print_runs([status])
     if status.step:
-        print(f"verdict: {verdict(run)}")
-        picture = run.path / "curve.png"
+        from hpcft.curves.judgement import judge_run
+        from hpcft.curves.picture import draw
+        from hpcft.curves.runcurves import read_run
+
+        curves, picture = read_run(run), run.path / "curve.png"
+        print(f"verdict: {judge_run(curves)}")
         try:
-            draw(run, picture)
+            draw(curves, picture)
         except (ValueError, OSError) as error:
             print(f"no picture: {error}")
         else:

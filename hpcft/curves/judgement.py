@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcft.curves.points import Points
+from hpcft.curves.runcurves import TRAIN, VALIDATION, RunCurves
 
 FEWEST = 5
 """Validation losses below which nothing is said."""
@@ -34,6 +35,16 @@ class Trend:
     @property
     def rises(self) -> bool:
         return self.sure and self.change > MATTERS
+
+
+def judge_run(run: RunCurves) -> str:
+    """`judge` of a run's stitched curves; of phases that do not learn the same, the newest that has a step, alone."""
+    train, validation = run.stitched.curve(TRAIN), run.stitched.curve(VALIDATION)
+    last = int(train.steps[-1]) if len(train) else 0
+    since = max((phase.begins for phase in run.phases if phase.apart and phase.begins < last), default=0)
+    if since:
+        train, validation = train[train.steps > since], validation[validation.steps > since]
+    return judge(train, validation)
 
 
 def judge(train: Points, validation: Points) -> str:

@@ -207,6 +207,11 @@ def print_details(run: RunStatus) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_line(name: str, words: Text) -> None:
+    """One more line of them, whose colours are its own."""
+    console.print(Text(f"  {name:10} ").append_text(words), soft_wrap=True)
+
+
 def began(job: JobStatus) -> bool:
     """Whether the job ever ran; one that waits, or was cancelled while it did, never began."""
     return job.wall_seconds is not None or job.state == "RUNNING"

@@ -12,11 +12,10 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 import hpcft
-from hpcft.curves.jobs import job_curves
 from hpcft.curves.picture import draw
-from hpcft.curves.stitch import stitch
+from hpcft.curves.runcurves import read_run
 from hpcft.disk import read_json
-from hpcft.recipe import Recipe
+from hpcft.recipe import Recipe, for_others
 from hpcft.rundir import RunDir
 from hpcft.sections import Model
 
@@ -25,15 +24,13 @@ CONFUSION = "confusion.png"
 WRITES = "text-generation"
 PIPELINES = {"classify": "text-classification", "entail": "text-classification", "prefer": None}
 """The pipeline of transformers that runs a model of these tasks; it has none for two texts that are read apart."""
-PATHS = {"data": ("train", "validation", "test", "template"), "model": ("path",)}
-"""Keys of a recipe that name files."""
 SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers")
 
 
 def write_card(run: RunDir, source: Model, folder: Path, step: int, dtype: str) -> None:
     """Put README.md, and the pictures that it shows, beside the model of this step in a folder."""
     with contextlib.suppress(ValueError):  # no job has logged a loss yet
-        draw(stitch(job_curves(run)), folder / CURVE, run.name)
+        draw(read_run(run), folder / CURVE)
     pictures = [run.evaluation / CONFUSION, run.evaluation / "after.png"]
     if picture := next((path for path in pictures if path.exists()), None):
         (folder / CONFUSION).write_bytes(picture.read_bytes())
@@ -138,16 +135,8 @@ def _data(run: RunDir, recipe: Recipe) -> Iterator[str]:
 
 
 def _recipe(recipe: Recipe) -> str:
-    """The keys that were given, paths by their names alone: whose disk they lay on is nobody's business."""
-    values = recipe.model_dump(mode="json", exclude_unset=True)
-    values.pop("notify", None)
-    for section in (values, *values.get("phases", ())):
-        for part, keys in PATHS.items():
-            given = section.get(part) or {}
-            given |= {key: Path(given[key]).name for key in keys if str(given.get(key) or "").startswith("/")}
-    for key in ("cluster", "env"):
-        if "/" in str(values.get(key) or ""):
-            values[key] = Path(values[key]).name
+    """The keys that were given, as others may see them."""
+    values = for_others(recipe.model_dump(mode="json", exclude_unset=True))
     return str(yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, allow_unicode=True))
 
 

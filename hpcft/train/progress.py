@@ -59,6 +59,7 @@ class Progress:
         finally:
             self.spent(name, time.monotonic() - started)
             self.facts["phase"] = around
+            self._write()  # what is left in the middle of it, by a stop, may have been the last that the job does
 
     def lap(self, name: str) -> None:
         """Count the seconds since the last lap, or since this was made, as a part of the start.

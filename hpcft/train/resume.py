@@ -72,6 +72,7 @@ def resume(training: Training) -> bool:
             "total_steps": training.total_steps,
             "exactness": exactness,
             "changes": changes,
+            "device": prints["device"],
             "frozen_weights": training.frozen,
             "passed_over": problems,
             "time": time.time(),

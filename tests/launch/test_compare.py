@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -111,9 +112,18 @@ def test_a_measure_that_is_none_or_that_no_run_has_is_a_fault(desk: Desk) -> Non
     )
 
 
+def test_the_curves_are_a_page_too_whose_first_run_is_the_best(runs: Desk) -> None:
+    assert runs.run("compare", "grid", "-o", "grid.html", "--runs", "runs").out.endswith("grid.html\n")
+    text = (runs.folder / "grid.html").read_text()
+    assert re.findall(r'"name":"(grid[^"]*)"', text) == ["grid-seed-2", "grid-seed-3", "grid-seed-1"]
+
+
 def test_a_picture_that_cannot_be_is_a_fault(runs: Desk) -> None:
     said = runs.run("compare", "grid", "-o", "grid.gif", "--runs", "runs")
-    assert (said.code, said.err) == (2, "hpcft: -o: no picture: grid.gif: a picture is .png or .svg, not '.gif'.\n")
+    assert (said.code, said.err) == (
+        2,
+        "hpcft: -o: no picture: grid.gif: a picture is .svg, .png or .html, not '.gif'.\n",
+    )
 
 
 def result(name: str, accuracy: float | None, interval: tuple[float, float] | None = None) -> Result:
