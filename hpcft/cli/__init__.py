@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from hpcft.cli import asking, clusters, comparing, data, debugging, envs, exporting, fetching, looking, steering
+from hpcft.cli import (
+    asking,
+    clusters,
+    comparing,
+    data,
+    debugging,
+    envs,
+    exporting,
+    fetching,
+    looking,
+    steering,
+    stitching,
+)
 from hpcft.cli.app import app
 from hpcft.errors import UserError
 
@@ -21,6 +33,7 @@ __all__ = [
     "looking",
     "main",
     "steering",
+    "stitching",
 ]
 """The modules of verbs are imported for that alone: each adds its own to `app`."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What a verb needs is imported in it: `hpcft --help` has 0.25 s for everything.
 
 VERBS = (
-    *("submit", "status", "why", "logs", "show", "plot", "compare", "tensorboard"),
+    *("submit", "status", "why", "logs", "show", "plot", "compare", "tensorboard", "stitch"),
     *("stop", "resume", "extend", "cancel", "evaluate", "generate", "export", "rm"),
     *("fetch", "debug", "verify", "data", "env", "cluster"),
 )
