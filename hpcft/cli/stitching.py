@@ -28,7 +28,7 @@ def stitch(
     follow: Annotated[bool, typer.Option("--follow", help="Keep it up to date until Ctrl-C.")] = False,
     in_order: Annotated[bool, typer.Option("--in-order", help="The folders stand in the order they ran in.")] = False,
 ) -> None:
-    """Stitch event files of transformers, Lightning, TRL, accelerate or a SummaryWriter into one curve."""
+    """Stitch event files that other trainers left, into one curve."""
     from hpcft.curves.starts import Reader
     from hpcft.curves.view import View
 
@@ -110,7 +110,7 @@ def _of_starts(reader: Reader | None, out: Path, roots: Sequence[Path]) -> Poll:
         found = reader.find()
         if not any(start.curves for start in found.starts):
             raise _nothing(found, roots)
-        taken, doubts = infer(found.starts)
+        taken, doubts = infer(found.starts, by_clock=reader.by_clock)
         jobs = reader.job_curves(found.starts, [one.resume_step for one in taken])
 
         def say(stitched: Stitched) -> None:

@@ -28,8 +28,11 @@ class Taken:
     why: str
 
 
-def infer(starts: Sequence[Start]) -> tuple[list[Taken], list[str]]:
-    """Where each of these starts, oldest first, went on; and in words what speaks against their order or the steps."""
+def infer(starts: Sequence[Start], *, by_clock: bool = True) -> tuple[list[Taken], list[str]]:
+    """Where each of these starts, oldest first, went on; and in words what speaks against their order or the steps.
+
+    `by_clock`: they were put in order by their clocks, which may be wrong.
+    """
     taken: list[Taken] = []
     doubts: list[str] = []
     reached: int | None = None
@@ -47,18 +50,32 @@ def infer(starts: Sequence[Start]) -> tuple[list[Taken], list[str]]:
         if stride and points.steps[0] > 2 * stride:
             first = int(points.steps[0])
             doubts.append(f"start {starts.index(beginning) + 1} begins at step {first}: what came before is not here.")
-    return taken, [*doubts, *_clock_doubts(starts, taken)]
+    return taken, [*doubts, *(_clock_doubts(starts) if by_clock else ())]
 
 
 def densest(start: Start) -> tuple[str, Points, int | None]:
-    """The tag with the most points, the earlier and then by name if several have as many; its points, and the steps
-    from one to the next, None of one point alone."""
-    tag = min(start.curves, key=lambda tag: (-len(start.curves[tag]), int(start.curves[tag].steps[0]), tag))
-    return tag, start.curves[tag], _stride(start.curves[tag])
+    """The tag by which a start is judged, its points, and the steps from one to the next, None of one point alone.
+
+    It is the tag with the most points; but one that is logged at even steps goes before one that is not, as the epoch
+    that transformers logs beside training and evaluation, if it has half as many.
+    """
+    most = max(len(points) for points in start.curves.values())
+    many = {tag: points for tag, points in start.curves.items() if 2 * len(points) >= most}
+
+    def rank(tag: str) -> tuple[bool, int, int, bool, str]:
+        points = many[tag]
+        return not _is_even(points), -len(points), int(points.steps[0]), "loss" not in tag, tag
+
+    tag = min(many, key=rank)
+    return tag, many[tag], _stride(many[tag])
 
 
 def _stride(points: Points) -> int | None:
     return int(np.median(np.diff(points.steps))) if len(points) > 1 else None
+
+
+def _is_even(points: Points) -> bool:
+    return len(points) > 2 and len(set(np.diff(points.steps).tolist())) == 1
 
 
 def _taken(before: Sequence[Start], start: Start, reached: int | None) -> Taken:
@@ -78,7 +95,7 @@ def _taken(before: Sequence[Start], start: Start, reached: int | None) -> Taken:
     step, why = max(0, first - stride), f"its {tag} begins at {first}, every {stride}"
     for other, others in sorted(start.curves.items()):
         # One that is logged more seldom may say it closer: the checkpoint lies behind its last point before the cut.
-        every = _stride(others)
+        every = _stride(others) if _is_even(others) else None
         if every and step < (bound := int(others.steps[0]) - every) < first:
             step, why = bound, f"its {tag} begins at {first}, its {other} at {int(others.steps[0])}, every {every}"
     if start.purge is not None and step < start.purge - 1 < first:
@@ -104,7 +121,9 @@ def _begun_again(starts: Sequence[Start], place: int, tag: str, reached: int) ->
     words = f"start {number} begins at step {int(points.steps[0])} again, where start {place} had come to {reached}"
     earlier = next((one.curves[tag] for one in reversed(starts[:place]) if tag in one.curves), None)
     if earlier is not None and "loss" in tag:
-        began, ended, now = (float(np.nanmean(part)) for part in (*_ends(earlier), points.values[:FEW]))
+        began, ended, now = (
+            float(part.mean()) for part in (*_ends(earlier), points.values[:FEW])
+        )  # NaN is near nothing
         if abs(now - ended) < abs(now - began) / 3:
             return (
                 f"{words}, but its {tag} of {now:.4g} goes on where that one ended ({ended:.4g}; it began at "
@@ -120,7 +139,7 @@ def _ends(points: Points) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return points.values[:FEW], points.values[-FEW:]
 
 
-def _clock_doubts(starts: Sequence[Start], taken: Sequence[Taken]) -> list[str]:
+def _clock_doubts(starts: Sequence[Start]) -> list[str]:
     doubts = []
     for one, next_ in overlapping(starts):
         if not starts[next_].curves:
@@ -130,13 +149,12 @@ def _clock_doubts(starts: Sequence[Start], taken: Sequence[Taken]) -> list[str]:
             "or clocks that differ."
         )
     for late, start in enumerate(starts):
-        step = taken[late].resume_step
-        if not start.curves or start.first_step is None:
+        if not start.curves:
             continue
         _, points, stride = densest(start)
         needs = int(points.steps[0]) - (stride or 1)
         before = max((one.last_step or 0 for one in starts[:late]), default=0)
-        if needs <= before or step is None:
+        if needs <= before:
             continue
         for other in range(late + 1, len(starts)):
             last, first = starts[other].last_step, starts[other].first_step

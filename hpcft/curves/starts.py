@@ -36,7 +36,7 @@ class EventFile:
 
     path: Path
     began: float
-    """Seconds since 1970: of its first event, else of its name."""
+    """Seconds since 1970, by its events; by its name where none has a time."""
     ended: float
     """Of its last scalar; as `began` where it has none."""
     curves: Mapping[str, Points]
@@ -96,7 +96,9 @@ class Reader:
     def __init__(self, roots: Sequence[Path], *, in_order: bool = False) -> None:
         """`roots`: folders with event files anywhere below, or event files. `in_order`: they are named in the order in
         which they ran, and clocks do not count."""
-        self._roots, self._in_order = roots, in_order
+        self._roots = roots
+        self.by_clock = not in_order
+        """Whether clocks put the starts in order."""
         self._stage = Path(tempfile.mkdtemp(prefix="hpcft-starts-"))
         self._stitchers: dict[Path, Stitcher] = {}
         self._folders: dict[tuple[Path, ...], Path] = {}
@@ -122,7 +124,7 @@ class Reader:
                         files += beside  # hyperparameters, which torch writes into a folder of their own
                 name = folder.name if folder == base else str(folder.relative_to(base))
                 starts += group(name, files)
-        if not self._in_order:
+        if self.by_clock:
             starts.sort(key=lambda start: start.began)
         return Found(tuple(starts), tuple(left_out))
 
@@ -141,14 +143,13 @@ class Reader:
         found = stitcher.stitch([JobCurve("file", 1, 1, self._lay_out([path]), 0)])
         curves = {tag: found.curve(tag) for tag in found.tags}
         curves = {tag: points for tag, points in curves.items() if len(points)}
-        began, purge = self._heads.get(path) or _head(path)
+        head, purge = self._heads.get(path) or _head(path)
         if curves:  # then its head is whole
-            self._heads[path] = began, purge
-        if not math.isfinite(began):
-            began = _named_time(path)
-        times = [time for points in curves.values() for time in points.wall_times[[-1]].tolist()]
-        ended = max((time for time in times if math.isfinite(time)), default=began)
-        return EventFile(path, began, ended, curves, purge, found.damage["file"])
+            self._heads[path] = head, purge
+        first, last = (_times(curves, place) for place in (0, -1))
+        times = [time for time in (head, *first) if math.isfinite(time)]
+        began = min(times) if times else _named_time(path)
+        return EventFile(path, began, max(last, default=began), curves, purge, found.damage["file"])
 
     def _lay_out(self, paths: Sequence[Path]) -> Path:
         """A folder with links to these files and no others; the same one each time."""
@@ -251,6 +252,12 @@ def _head(path: Path) -> tuple[float, int | None]:
     except (OSError, DecodeError):
         pass  # what is wrong with the file, the stitcher counts
     return began, purge
+
+
+def _times(curves: Mapping[str, Points], place: int) -> list[float]:
+    """When each tag's first point was logged, with place 0, or its last, with -1; of those that have a time."""
+    times = [float(points.wall_times[place]) for points in curves.values()]
+    return [time for time in times if math.isfinite(time)]
 
 
 def _named_time(path: Path) -> float:
