@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import field_serializer
 
 from hpcft.schema import Name, PhaseName, Section
-from hpcft.sections import Data, Evaluate, Lora, Model, Notify, Resources, Train
+from hpcft.sections import Data, Evaluate, Lora, Model, Notify, Resources, Track, Train
 
 VERDICTS = ("A", "B", "Tie")
 """Labels of the task prefer, where a recipe names no others."""
@@ -90,6 +90,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
     notify: Notify = Notify()
+    track: Track = Track()
     matrix: dict[str, Any] | list[Any] | None = None
     """A run each for every choice of values, `train.seed: [0, 1]`, or of named settings; or a list of runs:
     [sweeps.md](sweeps.md)."""

@@ -141,6 +141,7 @@ def _recipe(recipe: Recipe) -> str:
     """The keys that were given, paths by their names alone: whose disk they lay on is nobody's business."""
     values = recipe.model_dump(mode="json", exclude_unset=True)
     values.pop("notify", None)
+    values.pop("track", None)
     for section in (values, *values.get("phases", ())):
         for part, keys in PATHS.items():
             given = section.get(part) or {}

@@ -1,0 +1,55 @@
+"""What other trackers need before a run is queued: their packages in the env, and a key where they lead elsewhere."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpcft.errors import Fault
+from hpcft.launch.cluster import Cluster
+from hpcft.recipe import Recipe
+from hpcft.recipefile import RecipeFile
+
+MODULES = {
+    "aim": ("aim",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+}
+"""By tracker, the modules that it needs. mlflow-skinny brings the first, a store in a file needs the others."""
+OFFLINE = ("offline", "dryrun", "disabled")
+"""Values of WANDB_MODE with which nothing leaves the node."""
+WANDB = "https://api.wandb.ai"
+
+
+def tracker_modules(recipe: Recipe) -> tuple[str, ...]:
+    """Modules that hand the curve on to the trackers of this recipe; jobs that lack them train all the same."""
+    served = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    needed = {**MODULES, "mlflow": ("mlflow",)} if served else MODULES
+    return tuple(module for name in dict.fromkeys(recipe.track.to) for module in needed[name])
+
+
+def tracker_faults(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
+    """That W&B would turn the jobs away, since it has no key of the user's here."""
+    if "wandb" not in file.recipe.track.to or not cluster.internet or os.environ.get("WANDB_MODE") in OFFLINE:
+        return
+    if not os.environ.get("WANDB_API_KEY") and not _has_key(os.environ.get("WANDB_BASE_URL", WANDB)):
+        what = "track.to has wandb, and W&B has no key of yours on this machine."
+        yield Fault(file.where("track.to"), what, "Run `wandb login`, or submit with WANDB_MODE=offline.")
+
+
+def _has_key(server: str) -> bool:
+    """Whether `wandb login` has left a key for this server, where it leaves it."""
+    host = urllib.parse.urlsplit(server).hostname or ""
+    named = os.environ.get("NETRC")
+    places = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for place in places:
+        try:
+            if netrc.netrc(place).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
