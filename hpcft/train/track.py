@@ -27,7 +27,7 @@ from hpcft.rundir import JobDir, RunDir
 if TYPE_CHECKING:
     from hpcft.train.trackers import Row, Session
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """Between two looks for a new checkpoint."""
 SLICE = 500
 """Rows after which it is noted how far the tracker has come."""
@@ -142,9 +142,9 @@ class Forwarder:
         except Exception as error:  # whatever it is, the run is none the worse
             self._session, self._given = None, -1.0
             words = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
-            self._say(f"hpcft: {self._tracker} did not take the curve: {words}. It is tried again; training goes on.")
+            self._say(f"hpcft: {self._tracker} did not take the curve: {words}. The next checkpoint or job tries again.")
             try:
-                self._note(fault=words)
+                self._note(fault=words, given=self._state["sent"])
             except OSError as refusal:
                 self._say(f"hpcft: nor could that be noted: {(refusal.strerror or str(refusal)).lower()}")
 

@@ -58,7 +58,12 @@ class Session(Protocol):
         """Hand these on, whose steps increase."""
 
     def finish(self) -> None:
-        """Wait until everything is on disk, or with the server."""
+        """Wait until all is on disk, or with the server; raises RuntimeError where it can be seen not to be."""
+
+
+def _check(kept: int, given: int) -> None:
+    if kept < given:
+        raise RuntimeError(f"it has kept nothing behind step {kept}, of {given}")
 
 
 class WandB:
@@ -72,8 +77,7 @@ class WandB:
         )
         self._folder = target.folder / "wandb"
         target.folder.mkdir(exist_ok=True)
-        self.id = target.key
-        self._had = max((step for step in map(_last_of_file, self._files()) if step is not None), default=NOTHING)
+        self.id, self._given = target.key, NOTHING
         self._tracker = WandBTracker(
             target.project, id=self.id, name=target.name, dir=str(target.folder), resume="allow", settings=quiet
         )
@@ -81,20 +85,26 @@ class WandB:
         if fresh:
             self._tracker.store_init_configuration(dict(target.config))
 
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob(f"*-run-*-{self.id}/run-{self.id}.wandb"))
+    def _in_files(self) -> int:
+        """The last step in the files of sessions without a network, on whichever job's node they were."""
+        files = self._folder.glob(f"offline-run-*-{self.id}/run-{self.id}.wandb")
+        return max((step for step in map(_last_of_file, files) if step is not None), default=NOTHING)
 
     def last_step(self) -> int:
         """Of the server, where this goes on with a run that it has; else of the files."""
         run = self._tracker.tracker
-        return max(int(run.starting_step) - 1 if run.resumed else NOTHING, self._had)
+        return max(int(run.starting_step) - 1 if run.resumed else NOTHING, self._in_files())
 
     def send(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self._tracker.log({**row.values, "_timestamp": row.wall_time}, step=row.step)
+            self._given = row.step
 
     def finish(self) -> None:
+        offline = self._tracker.tracker.offline
         self._tracker.finish()
+        if offline:
+            _check(self._in_files(), self._given)
 
 
 BLOCK = 32768
@@ -190,23 +200,31 @@ class Trackio:
         target.folder.mkdir(exist_ok=True)
         os.environ.setdefault("TRACKIO_DIR", str(target.folder / "trackio"))  # read when trackio is imported
         self.id = f"{target.name}-{target.key}"
+        self._project, self._given = target.project, NOTHING
         self._tracker = TrackioTracker(
             target.project, name=self.id, resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False,
             config=dict(target.config) if fresh else None,
         )  # fmt: skip
         self._tracker.start()
-        self._begun = int(self._tracker.tracker._next_step) - 1
+        self._begun = int(self._tracker.tracker._next_step) - 1  # as it has looked up on opening the run again
 
     def last_step(self) -> int:
-        """As trackio has looked it up when the run was opened again."""
         return self._begun
 
     def send(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self._tracker.log(dict(row.values), step=row.step)
+            self._given = row.step
 
     def finish(self) -> None:
+        """It raises nothing itself, whatever befalls it: what lies in its database is read again."""
+        from trackio.sqlite_storage import SQLiteStorage
+
+        here = self._tracker.tracker._is_local
         self._tracker.finish()
+        if here:
+            kept = SQLiteStorage.get_max_step_for_run(self._project, self.id)
+            _check(NOTHING if kept is None else kept, self._given)
 
 
 class Aim:

@@ -146,15 +146,19 @@ def read_trackio(run: RunDir) -> tuple[set[str], Curves]:
 
 
 def read_aim(run: RunDir) -> tuple[set[str], Curves]:
-    from aim import Repo
+    from aim import Repo, Run
 
-    repo = Repo.from_path(str(run.trackers / "aim"))
-    curves: Curves = {}
-    for found in repo.iter_runs():
-        for metric in found.metrics():
-            frame = metric.dataframe()
-            curves[metric.name] = sorted(zip(frame["step"].tolist(), frame["value"].tolist(), strict=True))
-    return set(repo.list_all_runs()), curves
+    folder = str(run.trackers / "aim")
+    known = Repo.from_path(folder).list_all_runs()
+    # Opened to write: what is read only needs an index, which `aim up` makes.
+    found = Run(known[0], repo=folder, system_tracking_interval=None, log_system_params=False)
+    frames = {metric.name: metric.dataframe() for metric in found.metrics()}
+    found.close()
+    curves = {
+        name: sorted(zip(frame["step"].tolist(), frame["value"].tolist(), strict=True))
+        for name, frame in frames.items()
+    }
+    return set(known), curves
 
 
 READERS: dict[str, Callable[[RunDir], tuple[set[str], Curves]]] = {
