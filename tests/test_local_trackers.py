@@ -33,6 +33,19 @@ pytestmark = pytest.mark.slow
 TRACKED = "--set=track.to=[trackio]"
 
 
+Curve = list[tuple[int, float]]
+
+
+def read_curves(run: RunDir) -> tuple[Curve, Curve]:
+    """What Trackio has of the training loss and of the validation loss."""
+    with closing(sqlite3.connect(run.trackers / "trackio" / f"{run.name}.db")) as database:
+        rows = [(step, json.loads(metrics)) for step, metrics in database.execute("SELECT step, metrics FROM metrics")]
+    train, validation = (
+        [(step, row[tag]) for step, row in rows if tag in row] for tag in ("train/loss", "validation/loss")
+    )
+    return train, validation
+
+
 def said_of_tracker(run: RunDir) -> dict[str, Any]:
     (status,) = read_status([run])
     (tracker,) = status.trackers
@@ -51,11 +64,8 @@ def test_a_killed_run_that_is_tracked_ends_as_one_whose_tracker_fails(
     kill(job_tree(job))
     wait_for(lambda: (read_json(killed.trackers / "trackio.json") or {}).get("sent") == 24)
     assert is_over(killed) and len([one for one in killed.jobs() if one.resumed]) == 2
-    with closing(sqlite3.connect(killed.trackers / "trackio" / "killed.db")) as database:
-        rows = [(step, json.loads(metrics)) for step, metrics in database.execute("SELECT step, metrics FROM metrics")]
     come = outcome(killed)
-    assert [(step, row["train/loss"]) for step, row in rows if "train/loss" in row] == come.curve
-    assert [(step, row["validation/loss"]) for step, row in rows if "validation/loss" in row] == come.validation
+    assert read_curves(killed) == (come.curve, come.validation)
     tracker = said_of_tracker(killed)
     assert (tracker["name"], tracker["step"], tracker["fault"]) == ("trackio", 24, None)
 
@@ -63,9 +73,18 @@ def test_a_killed_run_that_is_tracked_ends_as_one_whose_tracker_fails(
     monkeypatch.setitem(ENVIRONMENT, "TRACKIO_DIR", str(tmp_path / "file" / "below"))
     whole = run_whole(make_recipe(tmp_path, "whole", 24), tmp_path / "runs", TRACKED)
     assert outcome(whole) == come
+    wait_for(lambda: said_of_tracker(whole)["fault"])
     fault = said_of_tracker(whole)["fault"]
     assert fault == "RuntimeError: it has kept nothing behind step -1, of 24"
     assert f"hpcft: trackio did not take the curve: {fault}." in whole.job(1).log.read_text()
     said = explain(whole)
     assert said[0].startswith("Nothing went wrong in whole")
     assert said[-1].endswith(f"It did not take more: {fault}")
+
+    wait_for(lambda: not whole.lock.held())
+    monkeypatch.delitem(ENVIRONMENT, "TRACKIO_DIR")
+    done = hpcft("track", "whole", "--runs", tmp_path / "runs")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("trackio: the curve to step 24, as whole-")
+    assert read_curves(whole) == (come.curve, come.validation)
+    assert said_of_tracker(whole)["fault"] is None

@@ -16,6 +16,7 @@ from hpcft.cli import (
     looking,
     steering,
     stitching,
+    tracking,
 )
 from hpcft.cli.app import app
 from hpcft.errors import UserError
@@ -34,6 +35,7 @@ __all__ = [
     "main",
     "steering",
     "stitching",
+    "tracking",
 ]
 """The modules of verbs are imported for that alone: each adds its own to `app`."""
 

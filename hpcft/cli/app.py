@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VERBS = (
     *("submit", "status", "why", "logs", "show", "plot", "compare", "tensorboard", "stitch"),
-    *("stop", "resume", "extend", "cancel", "evaluate", "generate", "export", "rm"),
+    *("stop", "resume", "extend", "cancel", "evaluate", "generate", "export", "track", "rm"),
     *("fetch", "debug", "verify", "data", "env", "cluster"),
 )
 """As `--help` lists them: a day with a run first, what is done once for a site last."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from hpcft.job.processes import die_with_parent
+from hpcft.launch.trackfit import variables
 from hpcft.recipe import Recipe
 from hpcft.rundir import JobDir, RunDir
 
@@ -21,23 +22,6 @@ NICE = 10
 """They yield the cores to the workers."""
 LOG = "trackers.txt"
 """What trackers print, beside the job's log; there it would be taken for what has ended the job."""
-QUIET = {
-    "CUDA_VISIBLE_DEVICES": "",
-    "OMP_NUM_THREADS": "1",
-    "WANDB_SILENT": "true",
-    "WANDB_ERROR_REPORTING": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "__AIM_TELEMETRY_DISABLED": "1",
-    "PYTHONUNBUFFERED": "1",
-}
-
-
-def variables(internet: bool) -> dict[str, str]:
-    """What such a process finds in its environment beside what the job has; a mode of W&B's that is set stays."""
-    offline = {} if internet else {"HF_HUB_OFFLINE": "1"}
-    mode = {} if internet or os.environ.get("WANDB_MODE") else {"WANDB_MODE": "offline"}
-    return {**QUIET, **offline, **mode}
 
 
 class Tracking:

@@ -23,6 +23,17 @@ MODULES = {
 OFFLINE = ("offline", "dryrun", "disabled")
 """Values of WANDB_MODE with which nothing leaves the node."""
 WANDB = "https://api.wandb.ai"
+QUIET = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+    "WANDB_SILENT": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "__AIM_TELEMETRY_DISABLED": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""What keeps trackers off the GPU, and from telling their makers how they are used."""
 
 
 def tracker_modules(recipe: Recipe) -> tuple[str, ...]:
@@ -53,3 +64,10 @@ def _has_key(server: str) -> bool:
         except (OSError, netrc.NetrcParseError):
             continue
     return False
+
+
+def variables(internet: bool) -> dict[str, str]:
+    """What such a process finds in its environment beside what the job has; a mode of W&B's that is set stays."""
+    offline = {} if internet else {"HF_HUB_OFFLINE": "1"}
+    mode = {} if internet or os.environ.get("WANDB_MODE") else {"WANDB_MODE": "offline"}
+    return {**QUIET, **offline, **mode}

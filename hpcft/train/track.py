@@ -142,7 +142,9 @@ class Forwarder:
         except Exception as error:  # whatever it is, the run is none the worse
             self._session, self._given = None, -1.0
             words = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
-            self._say(f"hpcft: {self._tracker} did not take the curve: {words}. The next checkpoint or job tries again.")
+            self._say(
+                f"hpcft: {self._tracker} did not take the curve: {words}. `hpcft track` or the next job tries again."
+            )
             try:
                 self._note(fault=words, given=self._state["sent"])
             except OSError as refusal:

@@ -26,7 +26,7 @@ from hpcft.curves.jobs import job_curves
 from hpcft.curves.stitch import stitch
 from hpcft.curves.writer import CurveWriter
 from hpcft.disk import read_json, write_json
-from hpcft.job.tracking import variables
+from hpcft.launch.trackfit import variables
 from hpcft.rundir import RunDir
 from hpcft.train.track import rows_between, settled
 
