@@ -101,8 +101,11 @@ class WandB:
             self._given = row.step
 
     def finish(self) -> None:
+        import wandb
+
         offline = self._tracker.tracker.offline
         self._tracker.finish()
+        wandb.teardown()  # finish comes back while its other process still writes
         if offline:
             _check(self._in_files(), self._given)
 

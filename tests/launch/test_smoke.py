@@ -39,7 +39,7 @@ BIG = {
     "evaluate": {"every": 200, "batch_size": 64},
     "resources": {"gpus": 4, "walltime": "2:00:00", "partition": "GPU", "account": "lab"},
     "notify": {"mail": "me@site.org"},
-    "track": {"to": ["wandb"]},
+    "track": {"to": ("wandb",)},
 }
 
 
