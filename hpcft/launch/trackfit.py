@@ -22,7 +22,8 @@ MODULES = {
 """By tracker, the modules that it needs. mlflow-skinny brings the first, a store in a file needs the others."""
 OFFLINE = ("offline", "dryrun", "disabled")
 """Values of WANDB_MODE with which nothing leaves the node."""
-WANDB = "https://api.wandb.ai"
+WANDB = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
+"""W&B's own server, by its old name and by the one that wandb has from 0.31 on; a key for one is good for both."""
 QUIET = {
     "CUDA_VISIBLE_DEVICES": "",
     "OMP_NUM_THREADS": "1",
@@ -47,22 +48,23 @@ def tracker_faults(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     """That W&B would turn the jobs away, since it has no key of the user's here."""
     if "wandb" not in file.recipe.track.to or not cluster.internet or os.environ.get("WANDB_MODE") in OFFLINE:
         return
-    if not os.environ.get("WANDB_API_KEY") and not _has_key(os.environ.get("WANDB_BASE_URL", WANDB)):
+    if not os.environ.get("WANDB_API_KEY") and not _has_key():
         what = "track.to has wandb, and W&B has no key of yours on this machine."
         yield Fault(file.where("track.to"), what, "Run `wandb login`, or submit with WANDB_MODE=offline.")
 
 
-def _has_key(server: str) -> bool:
-    """Whether `wandb login` has left a key for this server, where it leaves it."""
-    host = urllib.parse.urlsplit(server).hostname or ""
+def _has_key() -> bool:
+    """Whether `wandb login` has left a key for the server, where it leaves it."""
+    server = os.environ.get("WANDB_BASE_URL", WANDB[0]).rstrip("/")
+    hosts = [urllib.parse.urlsplit(url).netloc for url in (WANDB if server in WANDB else (server,))]
     named = os.environ.get("NETRC")
-    places = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for place in places:
+    for place in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         try:
-            if netrc.netrc(place).authenticators(host):
-                return True
+            keys = netrc.netrc(place)
         except (OSError, netrc.NetrcParseError):
             continue
+        if any(keys.authenticators(host) for host in hosts):
+            return True
     return False
 
 

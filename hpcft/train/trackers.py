@@ -69,11 +69,20 @@ def _check(kept: int, given: int) -> None:
 class WandB:
     """W&B, online, or offline where WANDB_MODE says so: then each session is a folder below `wandb/`."""
 
+    PATIENCE = 40.0
+    """Seconds until a server that does not answer is given up: the job waits a minute at its end."""
+
     def __init__(self, target: Target, *, fresh: bool) -> None:
         import wandb
 
         quiet = wandb.Settings(
-            console="off", silent=True, disable_git=True, disable_code=True, x_disable_stats=True, x_disable_meta=True
+            init_timeout=self.PATIENCE,
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
         )
         self._folder = target.folder / "wandb"
         target.folder.mkdir(exist_ok=True)

@@ -67,6 +67,8 @@ def test_wandb_wants_a_key_where_it_leads_to_its_server(desk: Desk, monkeypatch:
     assert desk.faults() == refusal
     desk.write(".netrc", "machine api.wandb.ai login user password 0123\n").chmod(0o600)
     desk.accepts()
+    desk.write(".netrc", "machine api.forge.coreweave.com login user password 0123\n")
+    desk.accepts()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.site.org")
     assert desk.faults() == refusal
     monkeypatch.setenv("WANDB_API_KEY", "0123")
