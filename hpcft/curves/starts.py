@@ -132,7 +132,7 @@ class Reader:
         """The starts as the stitcher wants them, each with the step at which it is taken to have gone on."""
         curves = []
         for number, (start, step) in enumerate(zip(starts, resume_steps, strict=True), 1):
-            label = f"start{number:03d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', start.name)}"
+            label = f"start{number:03d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', start.name.rpartition('/')[2])}"
             folder = self._lay_out([file.path for file in start.files])
             curves.append(JobCurve(label, number, 1, folder, step))
         return curves
