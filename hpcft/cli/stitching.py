@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with event files anywhere below.")]
 
+LARGE = 16_000_000
+"""Bytes that take so long to read that it is said."""
+
 
 @app.command()
 def stitch(
@@ -35,6 +39,8 @@ def stitch(
     roots = _checked(folders, out)
     run = _own_run(roots)
     reader = None if run else Reader(roots, in_order=in_order)
+    if reader and (size := reader.size()) > LARGE:
+        print(f"reading {size / 1e6:.0f} MB of event files", file=sys.stderr, flush=True)
     try:
         poll = _of_run(run) if run else _of_starts(reader, out, roots)
         jobs, say = poll()  # first, so that nothing is made where nothing is found

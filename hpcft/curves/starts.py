@@ -108,6 +108,12 @@ class Reader:
         """Remove what was laid out for the stitcher: links, no files."""
         shutil.rmtree(self._stage, ignore_errors=True)
 
+    def size(self) -> int:
+        """Bytes of all the event files there are."""
+        found = [folder for root in self._roots for folder in event_folders(root)]
+        paths = [path for _, own, below in found for path in (*own, *(path for _, more in below for path in more))]
+        return sum(path.stat().st_size for path in paths if path.exists())
+
     def find(self) -> Found:
         """All starts, as they are now; never raises OSError for what somebody removes meanwhile."""
         starts: list[Start] = []
