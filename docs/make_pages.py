@@ -21,6 +21,7 @@ RECIPE = {
     "Generate": "evaluate.generate",
     "Resources": "resources",
     "Notify": "notify",
+    "Track": "track",
 }
 RECIPE_HEAD = """\
 # The recipe

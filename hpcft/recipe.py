@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import field_serializer
 
 from hpcft.schema import Name, PhaseName, Section
-from hpcft.sections import Data, Evaluate, Lora, Model, Notify, Resources, Train
+from hpcft.sections import Data, Evaluate, Lora, Model, Notify, Resources, Track, Train
 
 VERDICTS = ("A", "B", "Tie")
 """Labels of the task prefer, where a recipe names no others."""
@@ -35,7 +35,7 @@ TASKS = {
 
 
 def for_others(values: Any) -> Any:
-    """The values of a recipe as others may see them: paths by their last part, and without `notify`.
+    """The values of a recipe as others may see them: paths by their last part, and without `notify` and `track`.
 
     Whose disk the files lay on is nobody's business.
 
@@ -48,7 +48,7 @@ def for_others(values: Any) -> Any:
         return [for_others(value) for value in values]
     if not isinstance(values, dict):
         return values
-    return {key: for_others(value) for key, value in values.items() if not str(key).startswith("notify")}
+    return {key: for_others(value) for key, value in values.items() if not str(key).startswith(("notify", "track"))}
 
 
 class PhaseData(Data):
@@ -107,6 +107,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
     notify: Notify = Notify()
+    track: Track = Track()
     matrix: dict[str, Any] | list[Any] | None = None
     """A run each for every choice of values, `train.seed: [0, 1]`, or of named settings; or a list of runs:
     [sweeps.md](sweeps.md)."""

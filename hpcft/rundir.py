@@ -124,6 +124,11 @@ class RunDir:
         return list((read_json(self.path / "phases.json") or {"phases": []})["phases"])
 
     @property
+    def trackers(self) -> Path:
+        """What other trackers have of the curve, a file each, and the stores of those that keep theirs here."""
+        return self.path / "trackers"
+
+    @property
     def evaluation(self) -> Path:
         return self.path / "evaluation"
 

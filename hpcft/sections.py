@@ -245,6 +245,16 @@ class Resources(Section):
     """Jobs kept waiting behind the running one: with two, a node that fails a job at once does not end the chain."""
 
 
+class Track(Section):
+    """Other trackers that get the curve too: one run of theirs for the whole chain, each step once.
+    [trackers.md](trackers.md) has where it lies, and how it is brought from nodes without internet."""
+
+    to: tuple[Literal["aim", "mlflow", "trackio", "wandb"], ...] = ()
+    """Which of them. They are no part of hpcft: `pip install hpcft[trackers]`, or the one that you use."""
+    project: str | None = None
+    """What they file the run under; the recipe's name when not given."""
+
+
 class Notify(Section):
     """Who is told when the run has finished, a job of it has failed, or the chain has halted; never of a mere cut.
     [notices.md](notices.md) has what is sent."""

@@ -224,7 +224,7 @@ def test_the_value_of_set_may_hold_equals_signs_and_colons(desk: Desk) -> None:
     [
         ("train.stesp=5", '--set train.stesp: unknown key "train.stesp". Did you mean "steps"?'),
         ("sampling.top=5", '--set sampling.top: unknown key "sampling". Known here: cluster, data, env, evaluate, '
-         "lora, matrix, model, name, notify, phases, resources, task, train."),
+         "lora, matrix, model, name, notify, phases, resources, task, track, train."),
         ("train.steps", "--set train.steps: names no value. Write section.key=value."),
         ("=5", "--set =5: names no key. Write section.key=value."),
         ("train.steps=five", '--set train.steps: train.steps = "five" is no whole number.'),

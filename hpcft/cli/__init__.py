@@ -16,7 +16,9 @@ from hpcft.cli import (
     fetching,
     looking,
     steering,
+    stitching,
     tensorboard,
+    tracking,
 )
 from hpcft.cli.app import app
 from hpcft.errors import UserError
@@ -35,7 +37,9 @@ __all__ = [
     "looking",
     "main",
     "steering",
+    "stitching",
     "tensorboard",
+    "tracking",
 ]
 """The modules of verbs are imported for that alone: each adds its own to `app`."""
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # What a verb needs is imported in it: `hpcft --help` has 0.25 s for everything.
 
 VERBS = (
-    *("submit", "status", "why", "logs", "show", "plot", "report", "compare", "tensorboard"),
-    *("stop", "resume", "extend", "cancel", "evaluate", "generate", "export", "rm"),
+    *("submit", "status", "why", "logs", "show", "plot", "report", "compare", "tensorboard", "stitch"),
+    *("stop", "resume", "extend", "cancel", "evaluate", "generate", "export", "track", "rm"),
     *("fetch", "debug", "verify", "data", "env", "cluster"),
 )
 """As `--help` lists them: a day with a run first, what is done once for a site last."""

@@ -24,6 +24,7 @@ from hpcft.job.environment import record_env
 from hpcft.job.handover import claimed_by_later, take_lock
 from hpcft.job.processes import Death
 from hpcft.job.queueing import Queueing
+from hpcft.job.tracking import Tracking
 from hpcft.job.workers import REFUSED, Workers
 from hpcft.launch import chain, envfacts, hub, local, nodes, notice, slurm, sweep
 from hpcft.launch.cluster import Cluster
@@ -200,10 +201,12 @@ class Supervisor:
         return bool(run.finished or run.halted or run.stop_file.exists())
 
     def _train(self, cluster: Cluster) -> str:
-        with scratch_folder() as scratch:
+        with scratch_folder() as scratch, Tracking(self.run_dir, self.job, self.recipe, cluster.internet) as tracking:
             workers = Workers(self.run_dir, self.job, self.recipe, scratch, cluster.internet)
+            environment = {**os.environ, **hub.hub_variables(cluster)}
             try:
-                workers.start({**os.environ, **hub.hub_variables(cluster)})
+                workers.start(environment)
+                tracking.start(environment)
                 self.queueing = Queueing(self.run_dir, self.job.number, self._jobs_needed)
                 self.queueing.start()
                 record_env(self.run_dir, self.job)
@@ -211,7 +214,9 @@ class Supervisor:
             finally:
                 workers.kill()
                 progress = read_json(workers.progress_file) or {}
-        return self._conclude(progress, death)
+            ending = self._conclude(progress, death)
+            tracking.end((self.deadline.end or math.inf) - time.time() - 2.0)  # all that matters is written by now
+            return ending
 
     def _jobs_needed(self) -> int | None:
         """Jobs that the run needs after this one, at the pace of this job; None until it has a pace."""

@@ -34,6 +34,7 @@ ALLOWED = {
     "resources.processes": SAMPLES,
     "resources.cpus_per_process": SAMPLES,
     "notify": NOTHING,
+    "track": NOTHING,
     "data.workers": NOTHING,
     "evaluate.every": NOTHING,
     "evaluate.batch_size": NOTHING,

@@ -30,7 +30,7 @@ BETTER = {
     "gpu_hours": min,
 }
 """What a run can be the best by, and which end of it is good; the first that is known of a run is the default."""
-ASIDE = ("name", "data.workers", "matrix", "notify", "resources", "train.save_every", "cluster", "env")
+ASIDE = ("name", "data.workers", "matrix", "notify", "track", "resources", "train.save_every", "cluster", "env")
 """Keys that change nothing of what is learnt, or are another in every run."""
 
 

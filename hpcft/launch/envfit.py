@@ -13,6 +13,7 @@ from hpcft.launch.cluster import Cluster
 from hpcft.launch.condaenv import Env, read_facts
 from hpcft.launch.envrecord import recorded_archs
 from hpcft.launch.rowcheck import FORMATS
+from hpcft.launch.trackfit import tracker_modules
 from hpcft.recipe import Recipe
 from hpcft.recipefile import RecipeFile
 
@@ -52,12 +53,26 @@ def env_faults(env: Env, file: RecipeFile, cluster: Cluster | None) -> list[Faul
     """Every reason why jobs of this recipe would fail in this env, as far as its files tell."""
     where = file.where("env")
     needed = modules_needed(file.recipe) if "data" not in file.doubtful else WORKERS
+    trackers = tracker_modules(file.recipe) if "track" not in file.doubtful else ()
     try:
-        facts = read_facts(env, (*SUPERVISOR, *needed), where)
+        facts = read_facts(env, (*SUPERVISOR, *needed, *trackers), where)
     except UserError as error:
         return list(error.faults)
+    absent = [name for name in facts["missing"] if name in trackers]
+    facts = {**facts, "missing": [name for name in facts["missing"] if name not in trackers]}
     sure = cluster is not None and "resources" not in file.doubtful
-    return [*package_faults(env, facts, where, cluster), *(torch_faults(env, facts, file, cluster) if sure else ())]
+    return [
+        *package_faults(env, facts, where, cluster),
+        *(torch_faults(env, facts, file, cluster) if sure else ()),
+        *(_tracker_faults(env, absent, file) if absent else ()),
+    ]
+
+
+def _tracker_faults(env: Env, absent: Sequence[str], file: RecipeFile) -> Iterator[Fault]:
+    """Packages of other trackers that are not there."""
+    what = f"the env {env.prefix} has no {', '.join(absent)}, which track.to asks for."
+    packages = ["mlflow-skinny" if name == "mlflow" else name for name in absent]
+    yield Fault(file.where("track.to"), what, install(env, packages))
 
 
 def package_faults(env: Env, facts: dict[str, Any], where: str, cluster: Cluster | None) -> Iterator[Fault]:

@@ -67,6 +67,8 @@ class RunFacts:
     """Step and time of the newest checkpoint."""
     phases: list[dict[str, Any]]
     """As rundir.RunDir.phases gives them."""
+    trackers: dict[str, dict[str, Any]]
+    """By name: {id, sent, given, fault, ...} of other trackers that get the curve."""
 
     @property
     def total_steps(self) -> int | None:
@@ -107,9 +109,10 @@ def read_facts(run: RunDir) -> RunFacts:
     submission = fact("submission.json")
     if submission is None:
         raise UserError(Fault(str(run.path), "holds no submission.json; it is no whole run."))
+    recipe = run.recipe
     return RunFacts(
         run,
-        run.recipe,
+        recipe,
         str(submission["cluster"]["name"]),
         str(submission["cluster"]["kind"]),
         float(submission["cluster"].get("stop_margin", 0.0)),
@@ -122,7 +125,14 @@ def read_facts(run: RunDir) -> RunFacts:
         int((fact("resume.json") or {"submitted": 0})["submitted"]),
         _newest_saved(run) if "checkpoints" in there else None,
         list((fact("phases.json") or {"phases": []})["phases"]),
+        _read_trackers(run, recipe) if "trackers" in there else {},
     )
+
+
+def _read_trackers(run: RunDir, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    # Of those that its recipe names: some keep stores of their own in that folder.
+    found = {name: _read(f"{run.trackers}/{name}.json") for name in dict.fromkeys(recipe.track.to)}
+    return {name: facts for name, facts in found.items() if facts}
 
 
 def _read_jobs(run: RunDir) -> list[JobFacts]:

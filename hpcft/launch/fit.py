@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from hpcft.errors import Fault
 from hpcft.launch import local, slurm
 from hpcft.launch.cluster import Cluster, files_here, user_folder
+from hpcft.launch.trackfit import tracker_faults
 from hpcft.launch.words import count
 from hpcft.recipefile import RecipeFile
 from hpcft.schema import walltime_seconds
@@ -27,6 +28,8 @@ def fit(file: RecipeFile, cluster: Cluster) -> Iterator[Fault]:
     if recipe.notify.mail and cluster.kind == "local":
         fix = "Use notify.command or notify.webhook."
         yield Fault(file.where("notify.mail"), "notify.mail is sent by Slurm, and this machine has none.", fix)
+    if "track" not in file.doubtful:
+        yield from tracker_faults(file, cluster)
     if cluster.account_needed and not (resources.account or cluster.account):
         yield _no_account(file, cluster)
     yield from _gpu_faults(file, cluster)

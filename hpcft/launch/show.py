@@ -16,7 +16,7 @@ from rich.text import Text
 from hpcft.disk import read_json
 from hpcft.launch.jobstatus import JobStatus
 from hpcft.launch.status import RunStatus
-from hpcft.launch.words import count, duration
+from hpcft.launch.words import count, duration, tracker_words
 from hpcft.rundir import RunDir
 
 PIPED_WIDTH = 160
@@ -147,6 +147,7 @@ def details(run: RunStatus) -> list[str]:
         lines.append(f"  saved      step {run.saved_step}, {duration(run.saved_age)} ago")
     if run.save_fault is not None:
         lines.append(f"  save fault {run.save_fault}")
+    lines += [f"  tracker    {tracker_words(tracker)}" for tracker in run.trackers]
     if started := next((job for job in reversed(run.jobs) if job.start), None):
         lines.append(f"  start      job {started.number}: {start_words(started.start)}")
     if run.gpu_hours_used or run.gpu_hours_left:

@@ -220,7 +220,7 @@ def reduced(recipe: Recipe, folder: Path, splits: Sequence[str], env: Env) -> di
         values["evaluate"]["every"] = STEPS // 2
     values["evaluate"]["batch_size"] = min(8, recipe.evaluate.batch_size)
     resources = {"gpus": 0, "processes": processes, "cpus_per_process": 1, "walltime": "0:10:00", "jobs": 10}
-    return {**values, "resources": resources, "notify": {}}
+    return {**values, "resources": resources, "notify": {}, "track": {}}
 
 
 def _data(given: dict[str, Any], task: str) -> dict[str, Any]:

@@ -98,6 +98,9 @@ class RunStatus:
     """Seconds in the queue that those jobs will take if they wait as long as jobs of this run have, on average."""
     eta_with_waits: float | None
     jobs: list[JobStatus] = field(default_factory=list)
+    trackers: list[dict[str, Any]] = field(default_factory=list)
+    """{name, id, step, fault} of each other tracker that gets the curve: what it calls the run, the last step it has,
+    and why it did not take the newest points, or None."""
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -194,7 +197,13 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         eta_waits=waiting,
         eta_with_waits=None if left is None or waiting is None else left + waiting,
         jobs=jobs,
+        trackers=[_tracker(name, facts) for name, facts in run.trackers.items()],
     )
+
+
+def _tracker(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    step = max(facts.get("given", -1), facts["sent"])
+    return {"name": name, "id": facts.get("id"), "step": int(step), "fault": facts.get("fault")}
 
 
 def _state(run: RunFacts, jobs: Sequence[JobStatus], lost: bool) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from hpcft.launch.logs import log_files, spoken
 from hpcft.launch.mend import Evidence, mend
 from hpcft.launch.slurm_account import Account, account
 from hpcft.launch.status import RunStatus, ask, read_status
-from hpcft.launch.words import amount, clock, count, duration
+from hpcft.launch.words import amount, clock, count, duration, tracker_words
 from hpcft.rundir import JobDir, RunDir
 
 BAD = ("crashed", "killed", "refused")
@@ -42,7 +42,12 @@ def explain(run: RunDir) -> list[str]:
     """What `hpcft why` says, line by line. Asks Slurm one squeue and one sacct at most."""
     answer = ask([run], accounting=False)
     facts, status = read_facts(run), read_status([run], answer)[0]
-    job = _last_bad(facts, status)
+    trackers = [tracker_words(tracker) for tracker in status.trackers if tracker["fault"]]
+    return [*_explain(facts, status), *trackers]
+
+
+def _explain(facts: RunFacts, status: RunStatus) -> list[str]:
+    run, job = facts.run, _last_bad(facts, status)
     if status.save_fault:
         return [f"{run.name} is running, at step {status.step}, and cannot save: {status.save_fault}"]
     if job is None:

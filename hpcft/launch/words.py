@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 
 def duration(seconds: float | None) -> str:
@@ -33,3 +35,11 @@ def amount(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def tracker_words(tracker: Mapping[str, Any]) -> str:
+    """`wandb has the curve to step 1200, as 3f2a9c1e`, and why it has no more, where it did not take it."""
+    has = f"has the curve to step {tracker['step']}" if tracker["step"] >= 0 else "has no points yet"
+    called = f", as {tracker['id']}" if tracker["id"] else ""
+    fault = f". It did not take more: {tracker['fault']}" if tracker["fault"] else ""
+    return f"{tracker['name']} {has}{called}{fault}"

@@ -39,6 +39,7 @@ BIG = {
     "evaluate": {"every": 200, "batch_size": 64},
     "resources": {"gpus": 4, "walltime": "2:00:00", "partition": "GPU", "account": "lab"},
     "notify": {"mail": "me@site.org"},
+    "track": {"to": ("wandb",)},
 }
 
 
@@ -70,6 +71,7 @@ def test_the_whole_way_stays_as_it_is_and_only_sizes_change() -> None:
         "evaluate": {**small.evaluate.model_dump(exclude_unset=True), "every": STEPS // 2, "batch_size": 8},
         "resources": {"gpus": 0, "processes": 2, "cpus_per_process": 1, "walltime": "0:10:00", "jobs": 10},
         "notify": small.notify.model_dump(exclude_unset=True),
+        "track": small.track.model_dump(exclude_unset=True),
         "phases": (),
     }
     assert small.model.revision is None and small.data.split is None and small.data.columns == {}
