@@ -85,6 +85,8 @@ class Outcome:
     """SHA-256 of the final model's file, or of its adapters'."""
     curve: list[tuple[int, float]]
     validation: list[tuple[int, float]]
+    accuracy: list[tuple[int, float]]
+    """In validation; empty where rows have no labels."""
 
 
 def outcome(run: RunDir) -> Outcome:
@@ -93,7 +95,7 @@ def outcome(run: RunDir) -> Outcome:
     file = next(run.final_model / name for name in names if (run.final_model / name).exists())
     weights = hashlib.sha256(file.read_bytes()).hexdigest()
     stitched = stitch(job_curves(run))
-    curves = [stitched.curve(tag) for tag in ("train/loss", "validation/loss")]
+    curves = [stitched.curve(tag) for tag in ("train/loss", "validation/loss", "validation/accuracy")]
     pairs = [list(zip(curve.steps.tolist(), curve.values.tolist(), strict=True)) for curve in curves]
     return Outcome(weights, *pairs)
 

@@ -220,12 +220,18 @@ class Look:
             value = row.get(given)
             if missing := value is None or (isinstance(value, float) and math.isnan(value)):
                 what = f'"{given}" has no value.' if given in row else f'has no column "{given}".'
-            elif self.template and name == self.template.completion and not str(value).strip():
+            elif self._must_say(name) and not str(value).strip():
                 missing, what = True, f'"{given}" is empty.'
             if missing and keep.empty is None:
                 self._wrong(what.replace(given, ""), number, what)
             elif not missing and name in ("label", self.template and self.template.completion):
                 self._label(number, given, label_of(value))
+
+    def _must_say(self, name: str) -> bool:
+        """Whether blanks are no value of this column; a prompt may have them."""
+        if self.recipe.has_classes:
+            return name in self.recipe.columns and name != "prompt"
+        return bool(self.template and name == self.template.completion)
 
     def _label(self, number: int, column: str, label: str) -> None:
         choices = self.recipe.evaluate.choices

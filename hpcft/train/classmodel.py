@@ -43,8 +43,14 @@ class ClassModel(LossModel):
         self, tokens: Tensor, mask: Tensor, labels: Tensor, segments: Tensor | None = None
     ) -> Tensor:
         """Scalar: cross-entropy in fp32, summed over the rows of this micro-batch."""
-        scores = self.scores(tokens, mask, segments).float()
-        return F.cross_entropy(scores, labels, reduction="sum", ignore_index=NO_CLASS)
+        return _loss(self.scores(tokens, mask, segments), labels)
+
+    def loss_and_right(
+        self, tokens: Tensor, mask: Tensor, labels: Tensor, segments: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Two scalars: what forward gives, and the number of rows whose likeliest class is their own."""
+        scores = self.scores(tokens, mask, segments)
+        return _loss(scores, labels), (scores.float().argmax(dim=-1) == labels).sum()
 
     def scores(self, tokens: Tensor, mask: Tensor, segments: Tensor | None = None) -> Tensor:
         """(rows, classes): what the head says of each row, before the softmax."""
@@ -96,6 +102,10 @@ class PairModel(ClassModel):
     def example(self, rows: int, length: int, pad: int) -> Batch:
         """A batch of so many rows of padding that are seen, all of class 0."""
         return {**super().example(2 * rows, length, pad), "labels": torch.zeros(rows, dtype=torch.long)}
+
+
+def _loss(scores: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(scores.float(), labels, reduction="sum", ignore_index=NO_CLASS)
 
 
 def last_hidden(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas
+import pyarrow
 import pytest
+from pyarrow.parquet import write_table
 
+from hpcft.data import rows
 from hpcft.data.rows import read_rows
 from hpcft.errors import UserError
 
@@ -18,10 +21,10 @@ def test_a_csv_keeps_its_cells_as_text(tmp_path: Path) -> None:
 
 
 def test_jsonl_and_parquet_bring_the_same_rows(tmp_path: Path) -> None:
-    rows = [{"text": "a", "label": "x"}, {"text": "ü\n", "label": "y"}]
-    pandas.DataFrame(rows).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
-    pandas.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
-    assert read_rows(tmp_path / "rows.jsonl") == read_rows(tmp_path / "rows.parquet") == rows
+    made = [{"text": "a", "label": "x"}, {"text": "ü\n", "label": "y"}]
+    pandas.DataFrame(made).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    pandas.DataFrame(made).to_parquet(tmp_path / "rows.parquet")
+    assert read_rows(tmp_path / "rows.jsonl") == read_rows(tmp_path / "rows.parquet") == made
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,26 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str, message: str) -> None
     with pytest.raises(UserError) as error:
         read_rows(path)
     assert str(error.value) == f"{path}{message}"
+
+
+def test_a_text_of_a_parquet_file_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, words = tmp_path / "rows.parquet", ["short"] * 5
+    monkeypatch.setattr(rows, "LONGEST", 50)
+    monkeypatch.setattr(rows, "PIECE", 2)
+
+    def message(texts: list[bytes], done: int) -> str:
+        binary = pyarrow.array(texts)
+        array = pyarrow.StringArray.from_buffers(len(texts), binary.buffers()[1], binary.buffers()[2])
+        write_table(pyarrow.table({"id": range(len(texts)), "text": array}), path, row_group_size=4)
+        with pytest.raises(UserError) as error:
+            list(rows.rows_behind(path, done))
+        return str(error.value).removeprefix(f"{tmp_path}/")
+
+    good = [word.encode() for word in words]
+    for done in (0, 3, 5):
+        assert message([*good, b"x" * 51, b""], done) == (
+            'rows.parquet, row 6: its "text" is longer than 50 bytes. Cut it into several rows, or leave it out.'
+        )
+        assert message([*good, "caf\u00e9".encode("latin-1"), b""], done) == (
+            'rows.parquet, row 6: its "text" is no UTF-8 text: byte 0xe9 at 4. Write it as UTF-8.'
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hpcft.cli.looking import job_curves
+from hpcft.curves.stitch import stitch
 from hpcft.launch import chain
 from tests.slurm.lab import Lab
 from tests.slurm.runs import Site, calls, counting, is_training, leaves_nothing, make_site, processes_of, queue
@@ -81,7 +84,7 @@ def test_submit_status_stop_resume_and_cancel(site: Site, tmp_path: Path) -> Non
 
 
 def test_a_finished_run_is_not_resumed(site: Site) -> None:
-    run = site.submit("train.steps=8", "evaluate.every=4")
+    run = site.submit("train.steps=8", "evaluate.every=4", "resources.processes=2")
     site.wait("the run to finish", lambda: run.finished is not None, seconds=90)
     assert leaves_nothing(site.lab, run), "the job behind the last one leaves the queue"
     status = site.status(run)
@@ -89,6 +92,13 @@ def test_a_finished_run_is_not_resumed(site: Site) -> None:
     assert "is finished" in site.hpcft("resume", run.name, code=2)
     assert "Nothing is left to stop." in site.hpcft("stop", run.name, code=2)
     assert [job.number for job in run.jobs()] == [1, 2] and not queue(site.lab, run)
+
+    said = site.hpcft("evaluate", run.name, "--split", "validation", "--on-cluster", "--walltime", "0:05:00")
+    report = json.loads((run.evaluation / "validation-model.json").read_text())
+    curve = stitch(job_curves(run)).curve("validation/loss")
+    assert report["rows"] == 20 and report["loss"] == pytest.approx(float(curve.values[-1]), rel=1e-4)
+    assert f"{run.evaluation}: validation-model.json, validation-model.parquet" in said
+    assert not queue(site.lab) and not list(site.runs.glob(".debug-*"))
 
 
 def test_after_scancel_of_one_job_the_next_goes_on(site: Site) -> None:

@@ -28,7 +28,9 @@ def settings(parts: Path, case: dict[str, Any], ranks: int) -> dict[str, Any]:
         sections["model"] = {"freeze": 1}
     if case["kind"] in CLASS_TASKS:
         sections["task"], sections["model"] = case["kind"], {"path": str(parts / "encoder")}
-        sections["data"] = {"train": str(parts / f"{case['kind']}.jsonl"), "template": None}
+        held_out = dict.fromkeys(("validation", "test"), str(parts / f"{case['kind']}-held-out.jsonl"))
+        sections["data"] = {"train": str(parts / f"{case['kind']}.jsonl"), "template": None, **held_out}
+        sections["evaluate"] = {"every": 3, "batch_size": 4}
     sections["train"] = {
         "steps": STEPS,
         "grouping": case["grouping"],
@@ -49,7 +51,8 @@ def settings(parts: Path, case: dict[str, Any], ranks: int) -> dict[str, Any]:
 
 
 def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, ranks: int, stops: tuple[int, ...]) -> Any:
-    """What a run that is stopped after these steps comes to, as rank 0 has it: weights and curve."""
+    """What a run that is stopped after these steps comes to, as rank 0 has it: weights, curve, and accuracy in
+    validation, at the first and last step as it is counted from the probabilities too."""
     from hpcft.disk import write_json
     from hpcft.rundir import RunDir
     from tests.promise import outcome
@@ -67,7 +70,18 @@ def run_in_pieces(parts: Path, path: Path, case: dict[str, Any], rank: int, rank
         meet()
     if rank > 0:
         return None
-    return [outcome(run).weights, outcome(run).curve]
+    found = outcome(run)
+    counted = [count(run.evaluation / f"{when}.parquet") for when in ("before", "after")] if found.accuracy else []
+    return [found.weights, found.curve, found.accuracy, counted]
+
+
+def count(answers: Path) -> float:
+    """The share of held-out rows whose own class has the largest of the probabilities."""
+    import pandas
+
+    table = pandas.read_parquet(answers)
+    likeliest = table.filter(like="p(").idxmax(axis=1)
+    return float((likeliest == "p(" + table["truth"] + ")").mean())
 
 
 def meet() -> None:

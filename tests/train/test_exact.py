@@ -82,6 +82,7 @@ def outcomes(parts: Path, folder: Path, ranks: int) -> dict[str, Any]:
     make_tiny_encoder(parts / "encoder")
     for task in CLASS_TASKS:
         write_labelled(parts / f"{task}.jsonl", 60, task)
+        write_labelled(parts / f"{task}-held-out.jsonl", 21, task, seed=1)  # in groups of four: some have less to do
     (folder / "cases.json").write_text(json.dumps(cases(ranks)))
     port = str(find_meeting(1).port)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
@@ -108,5 +109,9 @@ def test_every_way_to_train_comes_out_the_same_in_three_pieces(
     differ = [name for name, both in found.items() if both["whole"] != both["cut"]]
     assert not differ
     assert all(len(both["whole"][1]) == STEPS for both in found.values())
+    for kind in CLASS_TASKS:
+        _, _, accuracy, counted = found[f"bucketed-{kind}"]["whole"]
+        assert [step for step, _ in accuracy] == [0, 3, 6, STEPS]
+        assert [accuracy[0][1], accuracy[-1][1]] == pytest.approx(counted, rel=1e-6)  # TensorBoard's are in fp32
     weights = [both["whole"][0] for both in found.values()]
     assert len(set(weights)) >= len(weights) // 3, "the cases do not differ among themselves: this compares nothing"
