@@ -111,13 +111,20 @@ def crash_loop(run: RunDir) -> Halt | None:
         kills += ended["ending"] in ("killed", "terminated")
         if len(crashes) == CRASHES:
             newest = crashes[0]
-            reason = newest.get("reason", "the walltime is too short for one step and a save").rstrip(".")
+            reason = newest.get("reason", _too_short(newest)).rstrip(".")
             fix = newest.get("fix", "`hpcft resume RUN --set resources.walltime=H:MM:SS` goes on with a longer one.")
             return Halt(f"{CRASHES} jobs in a row ended without a step that was kept: {reason}.", fix)
         if kills == KILLS:
             reason = f"{KILLS} jobs in a row were killed before they could save a step."
             return Halt(reason, "`hpcft resume RUN --set train.save_every=N` goes on with a smaller one.")
     return None
+
+
+def _too_short(ended: dict[str, Any]) -> str:
+    """What had no room in the walltime of a job that has saved nothing new."""
+    if ended.get("phase") == "evaluate":
+        return "the walltime is too short for an evaluation of data.validation"
+    return "the walltime is too short for one step and a save"
 
 
 def halt(run: RunDir, job: JobDir, verdict: Halt) -> None:

@@ -24,6 +24,8 @@ ASK_INTERVAL = {"slurm": 30.0, "local": 0.0}
 PAUSE = 2.0
 """Seconds between two looks at the files on a terminal."""
 GOING_ON = ("running", "queued", "waiting", "unknown")
+HALF = 20.0
+"""Seconds that a half-submitted run is waited for: the end of another run of its matrix may be about to queue it."""
 
 
 def watch_runs(runs: Sequence[RunDir], *, details: bool) -> None:
@@ -52,6 +54,7 @@ def watch_runs(runs: Sequence[RunDir], *, details: bool) -> None:
 def _looks(runs: Sequence[RunDir], pause: float) -> Iterator[list[RunStatus]]:
     """The statuses again and again, until none goes on by what the scheduler has just said."""
     interval = max(ASK_INTERVAL[read_facts(run).kind] for run in runs)
+    going = time.monotonic()
     while True:
         runs = [run for run in runs if run.path.is_dir()]  # another hpcft may have removed one
         asked, answer = time.monotonic(), ask(runs)
@@ -59,7 +62,12 @@ def _looks(runs: Sequence[RunDir], pause: float) -> Iterator[list[RunStatus]]:
             statuses = read_status([run for run in runs if run.path.is_dir()], answer)
             fresh = time.monotonic() - asked < pause
             yield statuses
-            over = not any(status.state in GOING_ON for status in statuses)
+            states = {status.state for status in statuses}
+            if states & {*GOING_ON}:
+                going = time.monotonic()
+            over = not states & {*GOING_ON}
+            if over and "half-submitted" in states and time.monotonic() - going < HALF:
+                break
             if over and fresh:
                 return
             if over or time.monotonic() - asked >= interval:

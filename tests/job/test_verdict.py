@@ -50,6 +50,12 @@ def test_two_walltimes_without_a_saved_step_say_that_the_walltime_is_too_short(r
     )
 
 
+def test_an_evaluation_that_no_walltime_has_room_for_is_named(run: RunDir) -> None:
+    end(run, "walltime", "walltime", phase="evaluate")
+    found = crash_loop(run)
+    assert found and "the walltime is too short for an evaluation of data.validation." in found.reason
+
+
 def test_kills_are_chance_and_five_in_a_row_are_no_more(run: RunDir) -> None:
     end(run, "killed", "terminated", "killed", "terminated")
     assert crash_loop(run) is None
