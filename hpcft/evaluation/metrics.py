@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,19 @@ def report(
     if probabilities is not None:
         found["calibration"] = calibration(labels, truth, np.asarray(probabilities, dtype=np.float64))
     return found
+
+
+def scores(answers: Mapping[tuple[int, int], int]) -> dict[str, float]:
+    """accuracy and macro_f1, of how often a class (by number) was answered by which; one answer at least.
+
+    >>> scores({(0, 0): 2, (0, 1): 1, (1, 1): 1})["accuracy"]
+    0.75
+    """
+    size = 1 + max(map(max, answers))
+    table = np.zeros((1, size, size + 1), dtype=np.int64)
+    for (truth, answer), rows in answers.items():
+        table[0, truth, answer] = rows
+    return {"accuracy": float(_accuracy(table)[0]), "macro_f1": float(_macro_f1(table)[0])}
 
 
 def count(labels: Sequence[str], truth: Sequence[str], answers: Sequence[str | None]) -> Counts:

@@ -43,8 +43,14 @@ class ClassModel(LossModel):
         self, tokens: Tensor, mask: Tensor, labels: Tensor, segments: Tensor | None = None
     ) -> Tensor:
         """Scalar: cross-entropy in fp32, summed over the rows of this micro-batch."""
-        scores = self.scores(tokens, mask, segments).float()
-        return F.cross_entropy(scores, labels, reduction="sum", ignore_index=NO_CLASS)
+        return summed_loss(self.scores(tokens, mask, segments), labels)
+
+    def loss_and_answers(
+        self, tokens: Tensor, mask: Tensor, labels: Tensor, segments: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What forward gives, and (rows,) the likeliest class of each row, of one pass."""
+        scores = self.scores(tokens, mask, segments)
+        return summed_loss(scores, labels), scores.argmax(dim=-1)
 
     def scores(self, tokens: Tensor, mask: Tensor, segments: Tensor | None = None) -> Tensor:
         """(rows, classes): what the head says of each row, before the softmax."""
@@ -96,6 +102,11 @@ class PairModel(ClassModel):
     def example(self, rows: int, length: int, pad: int) -> Batch:
         """A batch of so many rows of padding that are seen, all of class 0."""
         return {**super().example(2 * rows, length, pad), "labels": torch.zeros(rows, dtype=torch.long)}
+
+
+def summed_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Scalar: cross-entropy in fp32 of (rows, classes), summed over the rows that have a class."""
+    return F.cross_entropy(scores.float(), labels, reduction="sum", ignore_index=NO_CLASS)
 
 
 def last_hidden(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch
 from hpcft.train import flops
+from hpcft.train.evaluate import Validation
 from hpcft.train.step import StepResult
 from hpcft.train.training import Training
 
@@ -119,13 +120,15 @@ class Log:
         position.window_tokens, position.window_places = 0, 0
         self.meter = Meter()
 
-    def validation(self, loss: float, seconds: float) -> None:
-        """A validation loss, its perplexity where tokens are learnt, and the seconds that it took."""
+    def validation(self, found: Validation, seconds: float) -> None:
+        """A validation loss, with its perplexity or what the answers are worth, and the seconds that it took."""
         if self.curve:
             step = self.training.position.step
-            self.curve.scalar("validation/loss", loss, step)
+            self.curve.scalar("validation/loss", found.loss, step)
             if not self.training.recipe.has_classes:
-                self.curve.scalar("validation/perplexity", perplexity(loss), step)
+                self.curve.scalar("validation/perplexity", perplexity(found.loss), step)
+            for name, score in found.scores.items():
+                self.curve.scalar(f"validation/{name}", score, step)
             self.curve.scalar("seconds/evaluation", seconds, step)
 
     def tested(self, report: Mapping[str, Any]) -> None:

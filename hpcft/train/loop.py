@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hpcft.curves.writer import CurveWriter
 from hpcft.data.batches import Batch, Collator, training_loader
 from hpcft.train.control import Stop
-from hpcft.train.evaluate import validation_loss
+from hpcft.train.evaluate import validate
 from hpcft.train.final import finish
 from hpcft.train.log import Log
 from hpcft.train.phases import record_phases
@@ -99,7 +99,7 @@ def micro_batches(training: Training) -> Iterator[Batch]:
 
 
 def evaluate_if_due(training: Training, log: Log) -> None:
-    """The validation loss, at step 0, every so many steps and where a phase ends; once for each step. Raises Stop."""
+    """The validation rows, at step 0, every so many steps and where a phase ends; once for each step. Raises Stop."""
     position, every = training.position, training.recipe.evaluate.every
     due = position.step == training.span.ends or (every and position.step % every == 0)
     if training.validation is None or not due or position.evaluated == position.step:
@@ -107,12 +107,15 @@ def evaluate_if_due(training: Training, log: Log) -> None:
     batch = training.recipe.evaluate.batch_size
     started = time.monotonic()
     with training.progress.phase("evaluate"):
-        loss = validation_loss(training.model, training.validation, batch, training.pad, training.control, training.amp)
+        found = validate(training.model, training.validation, batch, training.pad, training.control, training.amp)
+    loss = found.loss
     position.evaluated = position.step
     if position.step and math.isfinite(loss) and (position.best is None or loss < position.best):
         position.best, position.best_step = loss, position.step
-    training.progress.note(validation_loss=loss)
-    log.validation(loss, time.monotonic() - started)
+    training.progress.note(
+        validation_loss=loss, **{f"validation_{name}": score for name, score in found.scores.items()}
+    )
+    log.validation(found, time.monotonic() - started)
 
 
 def measure(training: Training, log: Log, when: str) -> None:

@@ -49,7 +49,7 @@ def shard(model: LossModel, accelerator: Accelerator, train: Train) -> Callable[
         again = train.sharding == "full"
         fully_shard(layer, mesh=mesh, reshard_after_forward=again, mp_policy=policy, offload_policy=offload)
     fully_shard(model, mesh=mesh, reshard_after_forward=False, offload_policy=offload)
-    for name in ("logits", "generate", "probabilities", "both_orders"):
+    for name in ("logits", "generate", "probabilities", "both_orders", "loss_and_answers"):
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)
 

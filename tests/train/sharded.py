@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcft.disk import write_json
 from hpcft.rundir import RunDir
-from hpcft.train.evaluate import validation_loss
+from hpcft.train.evaluate import validate
 from hpcft.train.final import finish
 from hpcft.train.loop import micro_batches
 from hpcft.train.saving import Saver
@@ -28,7 +28,7 @@ def train_to(run: RunDir, number: int, last: int) -> None:
         one_step(training, batches, step)
         training.position.step = step + 1
         found.append(
-            validation_loss(training.model, training.validation, 3, training.pad, training.control, training.amp)
+            validate(training.model, training.validation, 3, training.pad, training.control, training.amp).loss
         )
     saver.last()
     if last == training.total_steps:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from hpcft.cli.looking import job_curves
+from hpcft.curves.stitch import stitch
 from hpcft.disk import write_json
 from hpcft.errors import UserError
 from hpcft.rundir import RunDir
 from hpcft.train import export
 from hpcft.train.assess import assess
+from hpcft.train.control import Control
+from hpcft.train.evaluate import validate
 from hpcft.train.loop import train
 from hpcft.train.pair import Pair
 from tests.parts import make_tiny_encoder, make_tiny_gpt2, write_labelled
@@ -116,6 +121,53 @@ def test_a_run_in_three_pieces_is_the_uncut_one(
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
         assert ours["rows"] == 21 and sum(map(sum, ours["confusion"])) == 21
         assert ("exchanged" in ours) == name.startswith("prefer")
+
+
+def curve_of(run: RunDir, tag: str) -> list[tuple[int, float]]:
+    found = stitch(job_curves(run)).curve(tag)
+    return list(zip(found.steps.tolist(), found.values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["classify-gpt2", "prefer-bert"])
+def test_the_curve_has_the_accuracy_of_the_validation_rows(
+    parts: Path, tmp_path: Path, finished: dict[str, RunDir], name: str
+) -> None:
+    cut = run_in_pieces(make_run(parts, tmp_path / name, WAYS[name]), 5)
+    assess(cut, "validation", "model", tmp_path)
+    told = json.loads((cut.evaluation / "validation-model.json").read_text())
+    for measure in ("accuracy", "macro_f1"):
+        points = curve_of(finished[name], f"validation/{measure}")
+        assert [step for step, _ in points] == [0, 4, 8] and curve_of(cut, f"validation/{measure}") == points
+        assert points[-1][1] == pytest.approx(told[measure], abs=1e-6)
+    assert json.loads((cut.job(2).path / "heartbeat.json").read_text())["validation_accuracy"] == told["accuracy"]
+
+
+class OneOfTwo(Control):
+    """Two processes, one after the other: what the first one found is added when the second asks."""
+
+    earlier: ClassVar[dict[str, Any]] = {}
+
+    def share(self, value: int) -> int:
+        return value
+
+    def total(self, value: float) -> float:
+        return value + self.earlier.setdefault("loss", value) * self.rank
+
+    def gather(self, value: Any) -> list[Any]:
+        first = self.earlier.setdefault("answers", value)
+        return [first, value] if self.rank else [value]
+
+
+def test_several_processes_count_each_validation_row_once(parts: Path, tmp_path: Path) -> None:
+    training = begin(make_run(parts, tmp_path / "run", WAYS["classify-gpt2"]))
+    assert training.validation is not None
+    for batch in (4, 3):  # three batches, of which one process has two, and four
+        OneOfTwo.earlier.clear()
+        ways = (Control(0, 1, tmp_path / "no"), OneOfTwo(0, 2, tmp_path / "no"), OneOfTwo(1, 2, tmp_path / "no"))
+        whole, _, both = (
+            validate(training.model, training.validation, batch, training.pad, way, nullcontext) for way in ways
+        )
+        assert both.scores == whole.scores and both.loss == pytest.approx(whole.loss)
 
 
 class Once:

@@ -16,7 +16,7 @@ from hpcft.disk import read_json
 from hpcft.rundir import RunDir
 from hpcft.sections import Generate
 from hpcft.train.control import Control, Stop
-from hpcft.train.evaluate import validation_loss
+from hpcft.train.evaluate import validate
 from hpcft.train.log import Log
 from hpcft.train.loop import measure, micro_batches
 from hpcft.train.step import one_step
@@ -157,9 +157,7 @@ def test_the_loss_of_a_test_is_that_of_the_same_rows_in_validation(parts: Path, 
     training = begin(run)
     report = ask(training, tmp_path / "out" / "test.json", Control(0, 1, tmp_path / "no"))
     assert training.validation
-    loss = validation_loss(
-        training.model, training.validation, 4, training.pad, training.control, contextlib.nullcontext
-    )
+    loss = validate(training.model, training.validation, 4, training.pad, training.control, contextlib.nullcontext).loss
     assert report["loss"] == pytest.approx(loss, rel=1e-5)
     assert report["perplexity"] == pytest.approx(torch.tensor(loss).exp().item(), rel=1e-4)
     table = pandas.read_parquet(tmp_path / "out" / "test.parquet")
