@@ -139,6 +139,11 @@ class Look:
     """By kind, what is wrong with a row, and how many have it."""
 
     @property
+    def filled(self) -> tuple[str, ...]:
+        """Columns in which a blank is as good as nothing; a prompt may have some."""
+        return (self.template.completion,) if self.template else self.recipe.columns
+
+    @property
     def place(self) -> str:
         """The file, folder or id."""
         return str(getattr(self.recipe.data, self.key))
@@ -220,18 +225,12 @@ class Look:
             value = row.get(given)
             if missing := value is None or (isinstance(value, float) and math.isnan(value)):
                 what = f'"{given}" has no value.' if given in row else f'has no column "{given}".'
-            elif self._must_say(name) and not str(value).strip():
+            elif name in self.filled and not str(value).strip():
                 missing, what = True, f'"{given}" is empty.'
             if missing and keep.empty is None:
-                self._wrong(what.replace(given, ""), number, what)
+                self._wrong(what, number, what)
             elif not missing and name in ("label", self.template and self.template.completion):
                 self._label(number, given, label_of(value))
-
-    def _must_say(self, name: str) -> bool:
-        """Whether blanks are no value of this column; a prompt may have them."""
-        if self.recipe.has_classes:
-            return name in self.recipe.columns and name != "prompt"
-        return bool(self.template and name == self.template.completion)
 
     def _label(self, number: int, column: str, label: str) -> None:
         choices = self.recipe.evaluate.choices

@@ -140,7 +140,9 @@ def details(run: RunStatus) -> list[str]:
         lines.append(f"  phase      {number} of {len(run.phases)}, {phase['name']}: {steps}{now}")
     if run.validation_loss is not None:
         words = f"{_number(run.loss)} in training, {_number(run.validation_loss)} in validation"
-        lines.append(f"  loss       {words}, perplexity {math.exp(min(run.validation_loss, 700)):.4g}")
+        accuracy, perplexity = run.validation_accuracy, math.exp(min(run.validation_loss, 700))
+        more = f"perplexity {perplexity:.4g}" if accuracy is None else f"accuracy {accuracy:.1%}"
+        lines.append(f"  loss       {words}, {more}")
     if run.tokens_per_second is not None:
         lines.append(f"  speed      {_speed(run)}")
     if run.saved_step is not None:

@@ -62,6 +62,8 @@ class RunStatus:
     total_steps: int | None
     loss: float | None
     validation_loss: float | None
+    validation_accuracy: float | None
+    """Of a task with classes."""
     tokens_per_second: float | None
     """Read by all processes, without padding."""
     trained_tokens_per_second: float | None
@@ -180,6 +182,7 @@ def _run_status(run: RunFacts, states: dict[Path, slurm.JobState], lost: bool) -
         total_steps=total,
         loss=run.latest("loss"),
         validation_loss=run.latest("validation_loss"),
+        validation_accuracy=run.latest("validation_accuracy"),
         **{key: beat.get(key) for key in SPEEDS},
         phase=beat.get("phase"),
         recipe_phase=recipe_phase,

@@ -25,7 +25,7 @@ class Corpus:
     """Tokens of a block; the last one may be shorter."""
 
     def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
-        """Blocks in the order of the documents, every token in one of them. Raises UserError: a column missing.
+        """Blocks in the order of the documents, every token in one of them. Raises UserError: a text missing or empty.
 
         Documents [1, 2] and [3, 4, 5] with end 0 and block 4 make [1, 2, 0, 3] and [4, 5, 0].
         """
@@ -37,6 +37,9 @@ class Corpus:
                     raise UserError(Fault(f"{path}, row {number}", f'has no column "{self.column}".'))
                 if is_missing(row[self.column]):
                     raise UserError(Fault(f"{path}, row {number}", f'"{self.column}" has no value.'))
+                if not str(row[self.column]).strip():
+                    fix = "Leave such rows out: `filter: {empty: drop}` in data."
+                    raise UserError(Fault(f"{path}, row {number}", f'"{self.column}" is empty.', fix))
                 texts.append(str(row[self.column]))
             for text in tokenize(self.tokenizer, texts):
                 rest += [*text.tokens, self.tokenizer.eos_token_id]

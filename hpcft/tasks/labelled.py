@@ -44,7 +44,7 @@ def _problem(row: Row, columns: Sequence[str], numbers: dict[str, int]) -> tuple
             return f'has no column "{column}".', ""
         if is_missing(row[column]):
             return f'"{column}" has no value.', ""
-        if column != LABEL and not str(row[column]).strip():
+        if not str(row[column]).strip():
             return f'"{column}" is empty.', ""
     if (label := label_of(row[LABEL])) not in numbers:
         return f'its label "{label}" is none of the classes.', f"Known: {', '.join(numbers)}."
@@ -59,6 +59,10 @@ def labels_in(rows: Iterable[Row], path: Path, *, lenient: bool = False) -> set[
             if lenient:
                 continue
             raise UserError(Fault(f"{path}, row {number}", f'has no "{LABEL}".'))
+        if not str(row[LABEL]).strip():
+            if lenient:
+                continue
+            raise UserError(Fault(f"{path}, row {number}", f'"{LABEL}" is empty.'))
         found.add(label_of(row[LABEL]))
         if len(found) > MOST_CLASSES:
             what = f'"{LABEL}" has more than {MOST_CLASSES} different values.'

@@ -112,7 +112,7 @@ def evaluate_if_due(training: Training, log: Log) -> None:
     position.evaluated = position.step
     if position.step and math.isfinite(loss) and (position.best is None or loss < position.best):
         position.best, position.best_step = loss, position.step
-    training.progress.note(validation_loss=loss)
+    training.progress.note(validation_loss=loss, validation_accuracy=found.accuracy)
     log.validation(found, time.monotonic() - started)
 
 

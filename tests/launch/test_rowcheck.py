@@ -34,6 +34,25 @@ def test_each_kind_of_mistake_is_one_fault_with_its_first_row(desk: Desk) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "faults"),
+    [
+        ("corpus", {"text": " \n"}, ['"text" is empty.']),
+        ("classify", {"text": "", "label": ""}, ['"text" is empty.', '"label" is empty.']),
+        ("entail", {"first": "a", "second": " ", "label": "yes"}, ['"second" is empty.']),
+        ("prefer", {"prompt": "", "response_a": "", "response_b": "b", "label": "A"}, ['"response_a" is empty.']),
+    ],
+)
+def test_blanks_are_a_fault_in_all_that_a_task_reads(
+    desk: Desk, task: str, row: dict[str, object], faults: list[str]
+) -> None:
+    good = {name: {"label": "A"}.get(name, "good") for name in row}
+    rows(desk, good, {**good, **({"label": "B"} if "label" in row else {})}, row)
+    desk.change("task: instruct", f"task: {task}")
+    found = [fault for fault in desk.faults("--set", "data.template=null") if "train.jsonl" in fault]
+    assert found == [f"train.jsonl, row 3: {fault}" for fault in faults]
+
+
 def test_a_row_that_cannot_be_read_is_named_beside_the_mistakes_before_it(desk: Desk) -> None:
     desk.write("train.jsonl", b'{"text": "a", "label": "b"}\n{"text": "a"}\n{"text": "caf\xe9", "label": "b"}\n')
     assert desk.faults() == [

@@ -195,6 +195,7 @@ def test_rows_that_cannot_be_used_are_named_together() -> None:
         {"text": None, "label": "no"},
         {"text": " ", "label": "no"},
         {"text": "the", "label": None},
+        {"text": "the", "label": ""},
     ]
     with pytest.raises(UserError) as error:
         features(task_of("bert", "classify"), rows)
@@ -205,6 +206,7 @@ def test_rows_that_cannot_be_used_are_named_together() -> None:
         'rows.jsonl, row 4: "text" has no value.',
         'rows.jsonl, row 5: "text" is empty.',
         'rows.jsonl, row 6: "label" has no value.',
+        'rows.jsonl, row 7: "label" is empty.',
     ]
     with pytest.raises(UserError) as error:
         features(task_of("bert", "prefer", labels=None), [{"response_a": "a", "response_b": "the", "label": "a"}])
