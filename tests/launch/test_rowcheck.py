@@ -160,12 +160,3 @@ def test_a_class_that_only_the_test_has_is_named_with_its_row_before_the_queue(d
     assert desk.faults("--set", "data.labels=[glad, cross]") == [
         'train.jsonl, row 2: "label" is "sad", which is none of the classes. Known: cross, glad.'
     ]
-
-
-def test_a_blank_text_or_label_of_a_class_is_named_before_the_queue(desk: Desk) -> None:
-    desk.change("task: instruct", "task: classify")
-    desk.change("  template: prompt.md\n", "")
-    rows(desk, GOOD, {**GOOD, "text": " "}, {**GOOD, "label": "sad"}, {**GOOD, "label": ""})
-    assert desk.faults() == ['train.jsonl, row 2: "text" is empty. Likewise 1 row behind it.']
-    rows(desk, GOOD, {**GOOD, "label": "sad"}, {**GOOD, "label": " "})
-    assert desk.faults() == ['train.jsonl, row 3: "label" is empty.']

@@ -20,6 +20,7 @@ from hpcft.disk import read_json, write_json
 from hpcft.rundir import RunDir
 from hpcft.train import checkpoint, loop, saving, snapshot
 from hpcft.train.checkpoint import model_tensors
+from hpcft.train.evaluate import Validation
 from hpcft.train.final import put_back, write_best
 from hpcft.train.snapshot import Snapshot
 from hpcft.train.training import Training
@@ -97,7 +98,7 @@ def test_the_best_weights_are_a_model_of_their_own_that_outlives_the_pruning_and
 ) -> None:
     write_rows(parts / "validation.jsonl", 6, seed=2)
     losses = {2: 5.0, 4: 4.0, 6: 4.5, 8: 4.25, 0: 1.0}
-    monkeypatch.setattr(loop, "validation_loss", lambda *arguments: losses[here.position.step])
+    monkeypatch.setattr(loop, "validate", lambda *arguments: Validation(losses[here.position.step]))
     sections = {"data": {"validation": str(parts / "validation.jsonl")}, "evaluate": {"every": 2}}
     train = {"save_every": 1, "keep_checkpoints": 1, "keep_best": True}
     here = whole = begin(make_run(parts, tmp_path / "whole", train, **sections))
