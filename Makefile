@@ -66,6 +66,8 @@ jobs: .venv/complete
 systems: parts
 	$(BIN)/python -m tests.systems.parts build/systems
 	$(BIN)/python -m tests.systems
+	$(BIN)/hpcft submit tests/systems/variants.yaml --runs build/systems/runs --wait
+	$(BIN)/hpcft compare tests/systems/variants.yaml --runs build/systems/runs -o build/systems/variants.svg
 
 bench: .venv/complete
 	$(BIN)/python -m tests.benchmarks
