@@ -71,13 +71,22 @@ def killed_after(seconds: float, *works: tuple[Callable[..., None], tuple[object
 
 
 def disturb(job: JobCurve, chance: random.Random) -> bytes | None:
-    """Zeros where bytes were, as another node's cache shows them for a while; gives the true bytes."""
+    """Do to a file what file systems do for a while, or people; gives the true bytes, None if it is left alone."""
     path = job.directory / file_name(1)
-    if chance.random() > 0.3 or not path.exists() or path.stat().st_size < 300:
+    if chance.random() > 0.4 or not path.exists() or path.stat().st_size < 300:
         return None
     true = path.read_bytes()
     at = chance.randrange(len(true))
-    path.write_bytes(true[:at] + bytes(min(100, len(true) - at)) + true[at + 100 :])
+    kind = chance.choice(("zeros", "shorter", "gone", "another"))
+    if kind == "zeros":  # as another node's cache shows them
+        path.write_bytes(true[:at] + bytes(min(100, len(true) - at)) + true[at + 100 :])
+    elif kind == "shorter":
+        os.truncate(path, at)
+    elif kind == "gone":
+        path.unlink()
+    else:
+        path.unlink()
+        path.write_bytes(true[:at])  # a new file of the same name
     return true
 
 
