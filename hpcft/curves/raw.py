@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -17,6 +18,10 @@ from tensorboard.util import tensor_util
 
 GRAPH = "graph"
 """The tag that we give to a model's graph, which has none."""
+
+
+RAW = "\0"
+"""Begins the key of what is no scalar."""
 
 
 class Place(Enum):
@@ -53,15 +58,23 @@ class RawEvent:
     """Which value of its summary."""
     metadata: SummaryMetadata | None
     """To be put in where the value has none: writers give it with the first value of a tag alone."""
+    print: int
+    """Fingerprint of what stood there when it was found."""
 
     def event(self, step: int, wall_time: float) -> bytes:
         """That value at this step."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             event = Event.FromString(file.read(self.length))
+        found = [said for said in describe(event, {}) if said.value == self.value]
+        if not found:
+            raise DecodeError("another event stands there by now")
         if event.HasField("graph_def"):
             return bytes(Event(wall_time=wall_time, step=step, graph_def=event.graph_def).SerializeToString())
-        return _event(_whole(event.summary.value[self.value], self.metadata), step, wall_time)
+        value = _whole(event.summary.value[self.value], self.metadata)
+        if fingerprint(value) != self.print:
+            raise DecodeError("another event stands there by now")
+        return event_of(value, step, wall_time)
 
 
 @dataclass(frozen=True)
@@ -71,12 +84,16 @@ class Png:
     tag: str
     path: Path
 
-    def event(self, step: int, wall_time: float) -> bytes:
-        """The picture at this step."""
+    def value(self) -> Summary.Value:
+        """As it is shown. Raises OSError."""
         png = self.path.read_bytes()
         width, height = (int.from_bytes(png[place : place + 4], "big") for place in (16, 20))
         image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
-        return _event(Summary.Value(tag=self.tag, image=image), step, wall_time)
+        return Summary.Value(tag=self.tag, image=image)
+
+    def event(self, step: int, wall_time: float) -> bytes:
+        """The picture at this step."""
+        return event_of(self.value(), step, wall_time)
 
 
 @dataclass(frozen=True)
@@ -86,13 +103,16 @@ class Text:
     tag: str
     words: str
 
-    def event(self, step: int, wall_time: float) -> bytes:
-        """The words at this step."""
+    def value(self) -> Summary.Value:
+        """As it is shown."""
         plugin = SummaryMetadata.PluginData(plugin_name="text")
         tensor = TensorProto(dtype=DT_STRING, string_val=[self.words.encode()])
         tensor.tensor_shape.dim.add(size=1)
-        value = Summary.Value(tag=self.tag, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
-        return _event(value, step, wall_time)
+        return Summary.Value(tag=self.tag, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
+
+    def event(self, step: int, wall_time: float) -> bytes:
+        """The words at this step."""
+        return event_of(self.value(), step, wall_time)
 
 
 @dataclass(frozen=True)
@@ -112,8 +132,11 @@ def scalar_of(value: Summary.Value, known: Mapping[str, SummaryMetadata]) -> flo
     if value.HasField("simple_value"):
         return float(value.simple_value)
     if value.HasField("tensor") and plugin_of(value, known) == "scalars":
-        array = tensor_util.make_ndarray(value.tensor)
-        return float(array.reshape(-1)[0]) if array.size == 1 else None
+        try:
+            array = tensor_util.make_ndarray(value.tensor)
+            return float(array.reshape(-1)[0]) if array.size == 1 else None
+        except (TypeError, ValueError):  # a tensor of words, or one that is not as large as it says
+            return None
     return None
 
 
@@ -123,13 +146,23 @@ def plugin_of(value: Summary.Value, known: Mapping[str, SummaryMetadata]) -> str
     return str(metadata.plugin_data.plugin_name) if metadata is not None else ""
 
 
+def sound_tag(tag: str) -> bool:
+    """Whether a tag can be shown: an empty one cannot, and one that begins with NUL is ours."""
+    return bool(tag) and not tag.startswith(RAW)
+
+
+def raw_key(place: Place, tag: str) -> str:
+    """What stands for the tag where scalars have theirs: a tag may have both, and values of several kinds."""
+    return RAW + place.value + RAW + tag
+
+
 def describe(event: Event, known: Mapping[str, SummaryMetadata]) -> list[Said]:
     """All that an event says that is no scalar."""
     if event.HasField("graph_def"):
         return [Said(GRAPH, Place.JOB, zlib.crc32(event.graph_def), 0, None)]
     found = []
     for index, value in enumerate(event.summary.value):
-        if scalar_of(value, known) is not None:
+        if scalar_of(value, known) is not None or plugin_of(value, known) == "scalars" or not sound_tag(value.tag):
             continue
         if not value.WhichOneof("value") and not value.metadata.plugin_data.content:
             continue  # hyperparameters stand in the metadata
@@ -144,7 +177,7 @@ def fingerprint(value: Summary.Value) -> int:
     return zlib.crc32(value.SerializeToString(deterministic=True))
 
 
-def _event(value: Summary.Value, step: int, wall_time: float) -> bytes:
+def event_of(value: Summary.Value, step: int, wall_time: float) -> bytes:
     return bytes(Event(wall_time=wall_time, step=step, summary=Summary(value=[value])).SerializeToString())
 
 

@@ -21,6 +21,10 @@ _STRANGE = 8
 """Events of one length that are no plain scalar; then the rest of that length is left to protobuf too."""
 
 
+_LAYOUTS = 64
+"""Layouts of one length: each is a look at all events of that length that are left. As above of what remains."""
+
+
 @dataclass(frozen=True)
 class Column:
     """The events of one tag, in the order they were logged."""
@@ -57,12 +61,13 @@ def decode(data: bytes, spans: Sequence[tuple[int, int]]) -> tuple[dict[str, Col
             others += places.tolist()
             continue
         rows = sliding_window_view(raw, length)[offsets[places]]
-        strange = 0
+        strange = layouts = 0
         while len(places):
-            layout = find_layout(rows[0].tobytes())
+            layout = find_layout(rows[0].tobytes()) if layouts < _LAYOUTS else None
+            layouts += 1
             if layout is None:
                 strange += 1
-                first = len(places) if strange == _STRANGE else 1
+                first = len(places) if strange == _STRANGE or layouts > _LAYOUTS else 1
                 others += places[:first].tolist()
                 places, rows = places[first:], rows[first:]
                 continue

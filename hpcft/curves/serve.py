@@ -80,8 +80,8 @@ def shown(run: RunDir) -> Shown:
     return job_curves(run), pictures, chain_table(run)
 
 
-FOLDER, VIEW = "folder", "view"
-"""What can be in trouble beside a run."""
+FOLDER, VIEW = "/folder", "/view"
+"""What can be in trouble beside a run, whose name has no slash."""
 STAYS = "What it had stays in view."
 
 

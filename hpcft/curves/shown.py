@@ -11,11 +11,10 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from hpcft.curves.frames import Frames
 from hpcft.curves.points import Points, join_points, make_points
-from hpcft.curves.raw import describe
+from hpcft.curves.raw import describe, raw_key
 from hpcft.curves.rewind import Curve, Part
 from hpcft.curves.scalars import decode
 from hpcft.curves.tail import FileTail
-from hpcft.curves.viewplan import RAW
 
 _FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.hpcft")
 
@@ -28,8 +27,15 @@ class Shown:
     """As in `viewplan.Run`."""
     sequence: int = 1
     """Number of the file to write to. One that may be torn is not written to again: a higher one is begun."""
+    begun: bool = False
+    """Whether that file is there."""
     started: bool = False
     """Whether it has a START yet, the first of which the Python readers do not heed."""
+
+
+def is_ours(directory: Path) -> bool:
+    """Whether there is nothing but event files of a view."""
+    return all(_FILE_NAME.fullmatch(path.name) for path in directory.iterdir())
 
 
 def read_shown(directory: Path) -> Shown | None:
@@ -40,10 +46,10 @@ def read_shown(directory: Path) -> Shown | None:
     points: dict[str, Points] = {}
     shown = Shown()
     for path in sorted(directory.iterdir()):
-        found = _FILE_NAME.fullmatch(path.name)
-        if not found:
+        if found := _FILE_NAME.fullmatch(path.name):
+            shown.sequence = int(found[1]) + 1
+        else:
             return None
-        shown.sequence = int(found[1]) + 1
         tail = FileTail(path)
         for frames in tail.read():
             if frames is None:
@@ -68,7 +74,9 @@ def _apply(frames: Frames, points: dict[str, Points], started: bool) -> bool:
                 starts.append((place, event.step))
             started = True
         for said in describe(event, {}):
-            raw.setdefault(RAW + said.tag, []).append((place, event.step, event.wall_time, float(said.print)))
+            raw.setdefault(raw_key(said.place, said.tag), []).append(
+                (place, event.step, event.wall_time, float(said.print))
+            )
     new = {tag: (c.places, Points(c.steps, c.wall_times, c.values)) for tag, c in columns.items()}
     for key, found in raw.items():
         places = np.array([row[0] for row in found])

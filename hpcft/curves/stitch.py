@@ -98,7 +98,8 @@ class Stitcher:
 
     def __init__(self) -> None:
         self._readers: dict[Path, JobReader] = {}
-        self._closed: dict[Path, tuple[float, JobPoints]] = {}
+        self._over_since: dict[Path, float] = {}
+        self._closed: dict[Path, JobPoints] = {}
 
     def stitch(self, jobs: Sequence[JobCurve]) -> Stitched:
         """As the function `stitch`."""
@@ -133,12 +134,16 @@ class Stitcher:
     def _points_of(self, job: JobCurve) -> JobPoints:
         if job.resume_step is None:
             return JobPoints({})
-        since, points = self._closed.get(job.directory, (None, None))
-        if job.over and since is not None and points is not None and time.monotonic() - since > SECONDS_TO_SETTLE:
-            return points
+        if not job.over:
+            self._over_since.pop(job.directory, None)
+            self._closed.pop(job.directory, None)
+        elif job.directory in self._closed:
+            return self._closed[job.directory]
         points = self._readers.setdefault(job.directory, JobReader(job.directory)).poll()
         if job.over:
-            self._closed[job.directory] = (time.monotonic() if since is None else since, points)
+            since = self._over_since.setdefault(job.directory, time.monotonic())
+            if time.monotonic() - since > SECONDS_TO_SETTLE and not points.damage.unreadable:
+                self._closed[job.directory] = points
         return points
 
 
@@ -146,20 +151,20 @@ def _keep_raw(
     jobs: Sequence[JobCurve], found: Sequence[JobPoints], cuts: Sequence[int | None]
 ) -> dict[tuple[Place, str], tuple[RawSegment, ...]]:
     kept: dict[tuple[Place, str], list[RawSegment]] = {}
-    reached: dict[str, int] = {}
+    reached: dict[tuple[Place, str], int] = {}
     once: JobCurve | None = None
     for job, cut, of_job in zip(jobs, cuts, found, strict=True):
         for tag, curve in of_job.raw.items():
             points = curve.points
             if curve.place is Place.STITCHED:
-                points = points[kept_slice(points.steps, job.resume_step, cut, reached.get(tag, -1))]
+                points = points[kept_slice(points.steps, job.resume_step, cut, reached.get((curve.place, tag), -1))]
             elif curve.place is Place.JOB and cut is not None:
                 points = points[points.steps <= cut]
             elif curve.place is Place.ONCE:
                 once = once or job
                 points = points if once is job else points[:0]
             if len(points):
-                reached[tag] = int(points.steps[-1])
+                reached[curve.place, tag] = int(points.steps[-1])
                 kept.setdefault((curve.place, tag), []).append(RawSegment(job, points, curve.events))
     return {key: tuple(segments) for key, segments in kept.items()}
 
@@ -199,4 +204,5 @@ def kept_slice(steps: NDArray[np.int64], resume_step: int | None, cut: int | Non
 
 
 def _last_step(of_job: JobPoints) -> int | None:
-    return max((int(points.steps[-1]) for points in of_job.curves.values() if len(points)), default=None)
+    raw = (curve.points for curve in of_job.raw.values() if curve.place is Place.STITCHED)
+    return max((int(points.steps[-1]) for points in (*of_job.curves.values(), *raw) if len(points)), default=None)

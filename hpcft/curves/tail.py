@@ -1,7 +1,8 @@
 """An event file that somebody writes, read bit by bit: each byte once, unless it is damaged or has changed.
 
-What is found depends on the bytes in the file alone, not on when it was looked at: what has been passed over as damage
-is looked at again, since on a network file system zeros may turn into the bytes that were written.
+What is found depends on the bytes in the file alone, not on when it was looked at, as long as sound bytes stay what
+they are: what has been passed over as damage is looked at again, since on a network file system zeros may turn into the
+bytes that were written.
 """
 
 from __future__ import annotations

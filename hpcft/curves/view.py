@@ -18,13 +18,14 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from hpcft.curves.events import file_name, start_event, version_event
-from hpcft.curves.frames import encode_frames
+from hpcft.curves.frames import encode_frame, encode_frames
 from hpcft.curves.points import Points
+from hpcft.curves.raw import RAW
 from hpcft.curves.rewind import Update, plan_update
 from hpcft.curves.scalars import Column, encode
-from hpcft.curves.shown import Shown, read_shown
+from hpcft.curves.shown import Shown, is_ours, read_shown
 from hpcft.curves.stitch import JobCurve, Stitched, Stitcher
-from hpcft.curves.viewplan import CHAIN, PICTURES, RAW, STITCHED, Picture, Run, plan_chain, plan_pictures, plan_runs
+from hpcft.curves.viewplan import CHAIN, PICTURES, STITCHED, Picture, Run, plan_chain, plan_pictures, plan_runs
 
 __all__ = ["RELOAD_SECONDS", "STITCHED", "Picture", "View"]
 
@@ -62,7 +63,7 @@ class View:
         for path in directory.iterdir():
             if path.name.startswith(_AWAY):
                 self._away_until[path.name.removeprefix(_AWAY)] = time.monotonic() + SECONDS_AWAY
-            elif path.is_dir():
+            elif path.is_dir() and is_ours(path):  # what else somebody has put there stays
                 self._read_back(path.name)
 
     def poll(
@@ -77,6 +78,7 @@ class View:
         away for `SECONDS_AWAY` and returns at a later poll. Raises OSError when the view cannot be written; a later
         poll makes good what is missing.
         """
+        self._stand()
         stitched = self._stitcher.stitch(jobs)
         wanted = plan_runs(stitched)
         if pictures:
@@ -90,10 +92,19 @@ class View:
                 self._update(name, run)
         return stitched
 
+    def _stand(self) -> None:
+        """Begin anew where somebody has removed the directory."""
+        if (self._directory / _MARK).exists():
+            return
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(self._directory)
+        for name in [*self._shown]:
+            self._remove(name)
+
     def _update(self, name: str, wanted: Run) -> None:
         shown = self._shown.get(name) or Shown()
         path = self._directory / name / file_name(shown.sequence)
-        if shown.curves and not path.parent.exists():  # somebody has removed it
+        if shown.curves and not (path if shown.begun else path.parent).exists():  # somebody has removed it
             self._remove(name)
             return
         update = plan_update(shown.curves, wanted.curves)
@@ -114,7 +125,7 @@ class View:
                     path.unlink()  # a disk that stays full must not be filled with empty files
             self._read_back(name)  # a half-written frame would hide all that follows it in its file
             raise
-        self._shown[name] = Shown(dict(wanted.curves), shown.sequence, started=True)
+        self._shown[name] = Shown(dict(wanted.curves), shown.sequence, begun=True, started=True)
 
     def _read_back(self, name: str) -> None:
         """Take what is on the disk as shown, or take it away where it is not sound."""
@@ -128,10 +139,10 @@ class View:
             self._shown[name] = shown
 
     def _remove(self, name: str) -> None:
-        (self._directory / (_AWAY + name)).touch()
-        shutil.rmtree(self._directory / name, ignore_errors=True)
         self._shown.pop(name, None)
         self._away_until[name] = time.monotonic() + SECONDS_AWAY
+        shutil.rmtree(self._directory / name, ignore_errors=True)
+        (self._directory / (_AWAY + name)).touch()
 
 
 def _lock(directory: Path) -> IO[bytes]:
@@ -166,15 +177,17 @@ def _events(update: Update, run: Run, *, fresh: bool, started: bool) -> Iterator
             if len(some):
                 columns[tag] = Column(places[tag][first:last] - begin, some.steps, some.wall_times, some.values)
         yield encode(columns)
-    for tag in update.points.keys() - scalars.keys():
-        points = update.points[tag]
+    for tag, points in update.points.items():
+        if tag in scalars:
+            continue
         for step, when, print_ in zip(
             *(c.tolist() for c in (points.steps, points.wall_times, points.values)), strict=True
         ):
             try:
-                yield encode_frames([run.raw[tag][step, print_].event(step, when)])
-            except DecodeError:
-                continue  # its file is another since it was read; the next poll finds that
+                event = run.raw[tag][step, print_].event(step, when)
+            except (OSError, DecodeError):
+                continue  # its file is gone or another since it was read: it is left out, as the next poll may find
+            yield encode_frame(event)
 
 
 def _places(curves: Mapping[str, Points]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:

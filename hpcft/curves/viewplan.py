@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcft.curves.points import Points, make_points
-from hpcft.curves.raw import Place, Png, Shown, Text
+from hpcft.curves.raw import Place, Png, Shown, Text, fingerprint, raw_key
 from hpcft.curves.rewind import Curve, Part
 from hpcft.curves.stitch import Segment, Stitched
 
@@ -20,8 +19,6 @@ PICTURES = "evaluation"
 """The name of the TensorBoard run that holds pictures."""
 CHAIN = "chain"
 """The name of the TensorBoard run that holds the table of jobs."""
-RAW = "\0"
-"""Stands before the tag of what is no scalar: a tag may have both."""
 
 
 @dataclass
@@ -29,9 +26,9 @@ class Run:
     """What one TensorBoard run shows."""
 
     curves: dict[str, Curve] = field(default_factory=dict)
-    """By tag; of what is no scalar, by RAW and tag, with fingerprints as values."""
+    """By tag; of what is no scalar, by `raw_key`, with fingerprints as values."""
     raw: dict[str, dict[tuple[int, float], Shown]] = field(default_factory=dict)
-    """What the fingerprints stand for, by tag, step and fingerprint."""
+    """What the fingerprints stand for, by key, step and fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +64,16 @@ def plan_runs(stitched: Stitched) -> dict[str, Run]:
     for (place, tag), segments in stitched.raw.items():
         for raw in segments:
             own = place is Place.JOB
-            run, shift = runs[raw.job.label if own else STITCHED], 0.0 if own else shifts.get(raw.job.label, 0.0)
-            key = RAW + tag
+            run, shift = runs[raw.job.label if own else STITCHED], 0.0 if own else shifts[raw.job.label]
+            key = raw_key(place, tag)
             run.curves[key] = (*run.curves.get(key, ()), Part(raw.points, shift))
             run.raw.setdefault(key, {}).update(raw.events)
     return {name: run for name, run in runs.items() if run.curves}
 
 
 def waits(stitched: Stitched) -> dict[str, float]:
-    """Seconds by which each job that kept a point is shown earlier in `stitched`, by label: from the last point of the
-    job before it to its own first, with all that is before those."""
+    """Seconds by which each job is shown earlier in `stitched`, by label: from the last point of the job before it to
+    its own first, with all that is before those."""
     found: dict[str, float] = {}
     ends, shift = None, 0.0
     segments = [segment for tag in stitched.tags for segment in stitched.kept(tag)]
@@ -86,7 +83,7 @@ def waits(stitched: Stitched) -> dict[str, float]:
             if ends is not None:
                 shift += min(float(times[0]) for times in own) - ends
             ends = max(float(times[-1]) for times in own)
-            found[job.label] = shift
+        found[job.label] = shift
     return found
 
 
@@ -98,10 +95,10 @@ def plan_pictures(pictures: Sequence[Picture], known: dict[Path, tuple[tuple[flo
             status = picture.path.stat()
             drawn = (status.st_mtime, status.st_size)
             if known.get(picture.path, ((0.0, 0), 0))[0] != drawn:
-                known[picture.path] = (drawn, zlib.crc32(picture.path.read_bytes()))
+                known[picture.path] = (drawn, fingerprint(Png(picture.tag, picture.path).value()))
         except OSError:
             continue  # of a run that is being removed
-        key, print_ = RAW + picture.tag, float(known[picture.path][1])
+        key, print_ = raw_key(Place.STITCHED, picture.tag), float(known[picture.path][1])
         rows.setdefault(key, []).append((picture.step, status.st_mtime, print_))
         run.raw.setdefault(key, {})[picture.step, print_] = Png(picture.tag, picture.path)
     run.curves = {key: (Part(make_points(of_tag)),) for key, of_tag in rows.items()}
@@ -113,6 +110,7 @@ def plan_chain(words: str, stitched: Stitched, runs: Mapping[str, Run]) -> Run:
     number = max((job.number for job in stitched.jobs), default=0)
     curves = runs[STITCHED].curves.values() if STITCHED in runs else ()
     begun = min((float(part.shown().wall_times[0]) for curve in curves for part in curve[:1]), default=0.0)
-    print_ = float(zlib.crc32(words.encode()))
+    text = Text("jobs", words)
+    key, print_ = raw_key(Place.JOB, text.tag), float(fingerprint(text.value()))
     points = Points(np.array([number]), np.array([begun]), np.array([print_]))
-    return Run({RAW + "jobs": (Part(points),)}, {RAW + "jobs": {(number, print_): Text("jobs", words)}})
+    return Run({key: (Part(points),)}, {key: {(number, print_): text}})

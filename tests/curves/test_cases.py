@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hpcft.curves.raw import RAW
 from hpcft.curves.rewind import joined
 from hpcft.curves.server import TensorBoard, start_tensorboard
 from hpcft.curves.shown import read_shown
 from hpcft.curves.view import View
-from hpcft.curves.viewplan import RAW
 from tests.curves.cases import CASES, Case, seen
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
