@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
 
 os.environ.pop("COLUMNS", None)  # xdist's processes have it; what we print into pipes would be cut there
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOGETHER = ("tests/slurm", "tests/conda")
 """Folders whose tests share what takes long to make: a Slurm, a conda."""

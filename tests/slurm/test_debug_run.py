@@ -35,14 +35,7 @@ class Terminal:
     def __init__(self, site: Site, *words: str, **variables: str) -> None:
         environment = site.environment(**variables)
         self.child = pexpect.spawn(
-            str(HPCFT),
-            ["debug", *words],
-            env=environment,
-            encoding="utf-8",
-            timeout=60,
-            dimensions=(50, 200),
-            # A shell that starts the tests in the background has them ignore it, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            str(HPCFT), ["debug", *words], env=environment, encoding="utf-8", timeout=60, dimensions=(50, 200)
         )
 
     def until(self, pattern: str) -> str:
