@@ -106,11 +106,10 @@ def plan_pictures(pictures: Sequence[Picture], known: dict[Path, tuple[tuple[flo
 
 
 def plan_chain(words: str, stitched: Stitched, runs: Mapping[str, Run]) -> Run:
-    """The run that shows the table of jobs, at the step of the newest one's number."""
-    number = max((job.number for job in stitched.jobs), default=0)
+    """The run that shows the table of jobs, always at step 0, so that a new one takes the old one's place."""
     curves = runs[STITCHED].curves.values() if STITCHED in runs else ()
     begun = min((float(part.shown().wall_times[0]) for curve in curves for part in curve[:1]), default=0.0)
     text = Text("jobs", words)
     key, print_ = raw_key(Place.JOB, text.tag), float(fingerprint(text.value()))
-    points = Points(np.array([number]), np.array([begun]), np.array([print_]))
-    return Run({key: (Part(points),)}, {key: {(number, print_): text}})
+    points = Points(np.array([0]), np.array([begun]), np.array([print_]))
+    return Run({key: (Part(points),)}, {key: {(0, print_): text}})

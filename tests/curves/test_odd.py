@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.util.tensor_util import make_tensor_proto
@@ -163,3 +164,14 @@ def test_a_view_that_somebody_removed_is_made_again(tmp_path: Path, monkeypatch:
     (tmp_path / "view/stitched" / file_name(1)).unlink()
     poll_until_back(view, jobs)
     assert by_accumulator(tmp_path / "view") == before
+
+
+def test_a_table_of_jobs_that_changes_takes_the_old_ones_place_in_its_file(tmp_path: Path) -> None:
+    """TensorBoard's page loses its choice of runs when one of them goes and comes back."""
+    jobs = chain(tmp_path, 0, 10)
+    put(jobs[0], *points(1, range(1, 11)))
+    view = View(tmp_path / "view")
+    for number, words in enumerate(("one", "two", "three"), 1):
+        view.poll(jobs[:number], (), lambda stitched, words=words: words)  # type: ignore[misc]
+        accumulator = EventAccumulator(str(tmp_path / "view/chain")).Reload()
+        assert [event.tensor_proto.string_val[0] for event in accumulator.Tensors("jobs")] == [words.encode()]
