@@ -94,14 +94,14 @@ for path in paths:
 
 
 def read_by(name: str, root: Path) -> dict[str, float]:
-    """Seconds without the import, and memory; the same rows."""
+    """Events a second without the import, and memory; the same rows."""
     code = f"import json, resource, sys, time\npaths, rows = {[str(root / str(n)) for n in range(1, JOBS + 1)]}, 0\n"
     body = READERS[name].strip().splitlines()
     code += "\n".join([body[0], "started = time.monotonic()", *body[1:], "seconds = time.monotonic() - started"])
     code += "\nprint(json.dumps([rows, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
     rows, seconds, memory = json.loads(subprocess.check_output([sys.executable, "-c", code], stderr=subprocess.PIPE))
-    assert rows == EVENTS, rows
-    return {"seconds": seconds, "memory_mb": memory}
+    assert rows >= EVENTS, rows  # those too that came while we measured ours
+    return {"speed": rows / seconds, "memory_mb": memory}
 
 
 def logging_a_step(folder: Path) -> float:
@@ -134,7 +134,7 @@ def curve_rows(folder: Path) -> Iterator[Row]:
     own = json.loads(subprocess.check_output([sys.executable, "-c", code]))
     speed = EVENTS / own["seconds"]
     for name in READERS:
-        other = EVENTS / read_by(name, folder)["seconds"]
+        other = read_by(name, folder)["speed"]
         what = f"read, stitch and write a million events, beside {name}, which reads"
         yield Row(what, speed, other, "over 150,000/s", speed > 150_000, "/s")
     limit = 200.0
