@@ -88,7 +88,7 @@ def _taken(before: Sequence[Start], start: Start, reached: int | None) -> Taken:
     if stride is None and first >= reached:
         # One step alone, where the training before it stood or behind that, takes nothing away: an evaluation, as
         # transformers logs it after training.
-        return Taken(min(first, reached), f"all that it logged is at step {first}")
+        return Taken(reached, f"all that it logged is at step {first}")
     if stride is None:
         known = [_stride(one.curves[tag]) for one in before if tag in one.curves]
         stride = next((each for each in reversed(known) if each), 1)

@@ -39,7 +39,7 @@ _PLACES = {"text": Place.JOB, "hparams": Place.ONCE, "custom_scalars": Place.ONC
 """By TensorBoard's plugin; of any other, and of values without one, STITCHED."""
 
 
-class Shown(Protocol):
+class Showable(Protocol):
     """Something that can be shown at a step."""
 
     def event(self, step: int, wall_time: float) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcft.curves.points import Points, make_points
-from hpcft.curves.raw import Place, Png, Shown, Text, fingerprint, raw_key
+from hpcft.curves.raw import Place, Png, Showable, Text, fingerprint, raw_key
 from hpcft.curves.rewind import Curve, Part
 from hpcft.curves.stitch import Segment, Stitched
 
@@ -27,7 +27,7 @@ class Run:
 
     curves: dict[str, Curve] = field(default_factory=dict)
     """By tag; of what is no scalar, by `raw_key`, with fingerprints as values."""
-    raw: dict[str, dict[tuple[int, float], Shown]] = field(default_factory=dict)
+    raw: dict[str, dict[tuple[int, float], Showable]] = field(default_factory=dict)
     """What the fingerprints stand for, by key, step and fingerprint."""
 
 
