@@ -172,7 +172,7 @@ class _File:
         parts = {tag: [column] for tag, column in columns.items()}
         self._note_begun(frames, columns, others)
         for place in others:
-            at, length = frames.spans[place]
+            at, length = frames.spans[place].tolist()
             try:
                 event = Event.FromString(frames.data[at : at + length])
             except DecodeError:
@@ -216,7 +216,7 @@ class _File:
             sound = np.flatnonzero(np.isfinite(column.wall_times))[:1]
             times += zip(column.places[sound].tolist(), column.wall_times[sound].tolist(), strict=True)
         for place in others[:1]:
-            at, length = frames.spans[place]
+            at, length = frames.spans[place].tolist()
             with contextlib.suppress(DecodeError):
                 time = Event.FromString(frames.data[at : at + length]).wall_time
                 times += [(place, time)] * bool(np.isfinite(time))

@@ -100,7 +100,7 @@ def common_length(old: Curve, new: Curve) -> int:
     total = 0
     for place, (one, other) in enumerate(zip(old, new, strict=False)):
         size = min(len(one), len(other))
-        alike = one.shift == other.shift and _same_memory(one.points, other.points)
+        alike = one.shift == other.shift and (one.points is other.points or _same_memory(one.points, other.points))
         same = size if alike else _common(one.shown()[:size], other.shown()[:size])
         total += same
         if same < size:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from hpcft.curves.crc import windows
 from hpcft.curves.events import scalar_event
 from hpcft.curves.frames import seal, unsealed
 
@@ -48,19 +48,18 @@ class Layout:
     value: int
 
 
-def decode(data: bytes, spans: Sequence[tuple[int, int]]) -> tuple[dict[str, Column], list[int]]:
+def decode(data: bytes, spans: NDArray[np.int64]) -> tuple[dict[str, Column], list[int]]:
     """By tag the plain scalars among these events, and which of them are something else; see `Frames.spans`."""
-    offsets = np.array([at for at, _ in spans], dtype=np.int64)
-    lengths = np.array([length for _, length in spans], dtype=np.int64)
+    offsets, lengths = spans[:, 0], spans[:, 1]
     raw = np.frombuffer(data, dtype=np.uint8)
-    found: dict[str, list[Column]] = {}
+    found: list[tuple[Layout, NDArray[np.int64]]] = []
     others: list[int] = []
     for length in np.unique(lengths).tolist():
         places = np.flatnonzero(lengths == length)
         if length == 0:
             others += places.tolist()
             continue
-        rows = sliding_window_view(raw, length)[offsets[places]]
+        rows = windows(raw, length)[offsets[places]]
         strange = layouts = 0
         while len(places):
             layout = find_layout(rows[0].tobytes()) if layouts < _LAYOUTS else None
@@ -72,9 +71,12 @@ def decode(data: bytes, spans: Sequence[tuple[int, int]]) -> tuple[dict[str, Col
                 places, rows = places[first:], rows[first:]
                 continue
             alike = _alike(rows, layout)
-            found.setdefault(layout.tag, []).append(_column(places[alike], rows[alike], layout))
+            found.append((layout, places[alike]))
             places, rows = places[~alike], rows[~alike]
-    return {tag: join_columns(columns) for tag, columns in found.items()}, sorted(others)
+    columns: dict[str, list[Column]] = {}
+    for (layout, _), column in zip(found, _columns(raw, offsets, found), strict=True):
+        columns.setdefault(layout.tag, []).append(column)
+    return {tag: join_columns(parts) for tag, parts in columns.items()}, sorted(others)
 
 
 def join_columns(columns: Sequence[Column]) -> Column:
@@ -143,60 +145,73 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _alike(rows: NDArray[np.uint8], layout: Layout) -> NDArray[np.bool_]:
     """Which of the events have the first one's layout."""
-    free = np.zeros(rows.shape[1], dtype=np.bool_)
-    free[layout.wall_time : layout.wall_time + 8] = True
-    free[layout.value : layout.value + 4] = True
-    step = rows[:, layout.step : layout.step + layout.step_bytes]
-    free[layout.step : layout.step + layout.step_bytes] = True
-    same = (rows[:, ~free] == rows[0, ~free]).all(axis=1)
-    if layout.step_bytes:
-        same &= (step[:, :-1] >= 0x80).all(axis=1) & (step[:, -1] < 0x80)
-    return np.asarray(same)
+    fixed = np.full(rows.shape[1], 0xFF, dtype=np.uint8)
+    fixed[layout.wall_time : layout.wall_time + 8] = 0
+    fixed[layout.value : layout.value + 4] = 0
+    fixed[layout.step : layout.step + layout.step_bytes] = 0x80  # this bit says whether another byte of it follows
+    return ~((rows ^ rows[0]) & fixed).any(axis=1)
 
 
-def _column(places: NDArray[np.int64], rows: NDArray[np.uint8], layout: Layout) -> Column:
-    steps = np.zeros(len(rows), dtype=np.int64)
-    for byte in range(layout.step_bytes):
-        steps |= (rows[:, layout.step + byte].astype(np.int64) & 0x7F) << (7 * byte)
-    wall_times = np.ascontiguousarray(rows[:, layout.wall_time : layout.wall_time + 8]).view("<f8")[:, 0]
-    values = np.ascontiguousarray(rows[:, layout.value : layout.value + 4]).view("<f4")[:, 0]
-    return Column(places, steps, wall_times, values.astype(np.float64))
+def _columns(
+    raw: NDArray[np.uint8], offsets: NDArray[np.int64], found: Sequence[tuple[Layout, NDArray[np.int64]]]
+) -> list[Column]:
+    """The numbers of the events of each layout, all of them read together."""
+    if not found:
+        return []
+    counts = [len(places) for _, places in found]
+    places = np.concatenate([places for _, places in found])
+    wall_time, value, step, step_bytes = np.repeat([_numbers(layout) for layout, _ in found], counts, axis=0).T
+    at = offsets[places]
+    steps = np.zeros(len(at), dtype=np.int64)
+    for byte in range(int(step_bytes.max())):
+        has = step_bytes > byte
+        steps[has] |= (raw[(at + step)[has] + byte].astype(np.int64) & 0x7F) << (7 * byte)
+    wall_times = windows(raw, 8)[at + wall_time].view("<f8")[:, 0]
+    values = windows(raw, 4)[at + value].view("<f4")[:, 0].astype(np.float64)
+    ends = np.cumsum(counts).tolist()
+    parts = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+    return [Column(places[part], steps[part], wall_times[part], values[part]) for part in parts]
+
+
+def _numbers(layout: Layout) -> tuple[int, int, int, int]:
+    return layout.wall_time, layout.value, layout.step, layout.step_bytes
+
+
+_STEP_SIZES = np.array([1, *(1 << bits for bits in range(7, 63, 7))])
+"""From each of them on a step takes a byte more; step 0 takes none."""
 
 
 def encode(columns: Mapping[str, Column]) -> bytes:
     """Frames of scalar events, by their places, which are 0 and on over all columns; see `events.scalar_event`."""
-    total = sum(len(column.places) for column in columns.values())
-    lengths = np.zeros(total, dtype=np.int64)
-    groups = [(column, *group) for tag, column in columns.items() for group in _by_layout(tag, column)]
-    for column, chosen, event, _ in groups:
-        lengths[column.places[chosen]] = len(event)
+    if not columns:
+        return b""
+    tags, parts = [*columns], [*columns.values()]
+    places = np.concatenate([part.places for part in parts])
+    steps = np.concatenate([part.steps for part in parts])
+    sizes = np.searchsorted(_STEP_SIZES, steps, side="right")
+    of_tag = np.repeat(np.arange(len(tags)), [len(part.places) for part in parts])
+    _, first, which = np.unique(of_tag * 16 + sizes, return_index=True, return_inverse=True)
+    events = [scalar_event(tags[of_tag[row]], 1.0, int(steps[row]), 1.0) for row in first.tolist()]
+    lengths = np.empty(len(places), dtype=np.int64)
+    lengths[places] = np.array([len(event) for event in events])[which]
     raw, offsets = unsealed(lengths)
-    for column, chosen, event, layout in groups:
-        rows = np.tile(np.frombuffer(event, dtype=np.uint8), (len(chosen), 1))
-        rows[:, layout.wall_time : layout.wall_time + 8] = _bytes(column.wall_times[chosen], "<f8")
-        rows[:, layout.value : layout.value + 4] = _bytes(column.values[chosen], "<f4")
-        steps = column.steps[chosen]
-        for byte in range(layout.step_bytes):
-            more = 0x80 if byte < layout.step_bytes - 1 else 0
-            rows[:, layout.step + byte] = ((steps >> (7 * byte)) & 0x7F) | more
-        sliding_window_view(raw, len(event), writeable=True)[offsets[column.places[chosen]]] = rows
+    at = offsets[places]
+    for number, event in enumerate(events):
+        windows(raw, len(event))[at[which == number]] = np.frombuffer(event, dtype=np.uint8)
+    wall_time, value, step, _ = np.array([_numbers(_layout_of(event)) for event in events])[which].T
+    windows(raw, 8)[at + wall_time] = _bytes(np.concatenate([part.wall_times for part in parts]), "<f8")
+    windows(raw, 4)[at + value] = _bytes(np.concatenate([part.values for part in parts]), "<f4")
+    for byte in range(int(sizes.max())):
+        has = sizes > byte
+        more = np.where(sizes[has] > byte + 1, 0x80, 0)
+        raw[(at + step)[has] + byte] = ((steps[has] >> (7 * byte)) & 0x7F) | more
     return seal(raw, offsets, lengths)
 
 
-def _by_layout(tag: str, column: Column) -> Iterator[tuple[NDArray[np.int64], bytes, Layout]]:
-    """Rows of a column whose events have one layout, with an event to fill in."""
-    bits = np.maximum(column.steps, 1)
-    sizes = np.zeros(len(bits), dtype=np.int64)
-    while bits.any():
-        sizes += bits > 0
-        bits = bits >> 7
-    sizes[column.steps == 0] = 0
-    for size in np.unique(sizes).tolist():
-        chosen = np.flatnonzero(sizes == size)
-        event = scalar_event(tag, 1.0, int(column.steps[chosen[0]]), 1.0)
-        layout = find_layout(event)
-        assert layout is not None and layout.step_bytes == size
-        yield chosen, event, layout
+def _layout_of(event: bytes) -> Layout:
+    layout = find_layout(event)
+    assert layout is not None
+    return layout
 
 
 def _bytes(numbers: NDArray[np.float64], kind: str) -> NDArray[np.uint8]:

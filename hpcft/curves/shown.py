@@ -67,7 +67,7 @@ def _apply(frames: Frames, points: dict[str, Points], started: bool) -> bool:
     starts: list[tuple[int, int]] = []
     raw: dict[str, list[tuple[int, int, float, float]]] = {}
     for place in others:
-        at, size = frames.spans[place]
+        at, size = frames.spans[place].tolist()
         event = Event.FromString(frames.data[at : at + size])
         if event.HasField("session_log") and event.session_log.status == SessionLog.START:
             if started:

@@ -6,6 +6,7 @@ folder. What follows from their steps and clocks is in `infer`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -13,13 +14,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from hpcft.curves.frames import read_frames
 from hpcft.curves.points import Points
 from hpcft.curves.reader import Damage
 from hpcft.curves.stitch import JobCurve, Stitcher
@@ -29,6 +30,7 @@ MARK = ".hpcft-view"
 _FILE_TIME = re.compile(r"\.tfevents\.(\d{9,11})\.")
 _HEAD = 4
 """Events at the beginning of a file among which the writer's purge mark stands."""
+_HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -203,10 +205,10 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[tuple[Path, list[Path]]]:
         return
     if any(entry.name == MARK for entry in entries):
         return
-    if files := [Path(entry.path) for entry in entries if ".tfevents." in entry.name and entry.is_file()]:
+    if files := [Path(entry.path) for entry in entries if ".tfevents." in entry.name and os.path.isfile(entry)]:
         yield folder, files
     for entry in entries:
-        if entry.is_dir():
+        if os.path.isdir(entry):  # False for a link to itself, at which the entry's own method raises
             yield from _walk(Path(entry.path), seen)
 
 
@@ -250,14 +252,13 @@ def overlapping(starts: Sequence[Start]) -> list[tuple[int, int]]:
 def _head(path: Path) -> tuple[float, int | None]:
     """When a file was begun, by its first event, NaN where it has none yet; and the step of its purge mark."""
     began, purge = math.nan, None
-    try:
-        for event in islice(LegacyEventFileLoader(str(path)).Load(), _HEAD):
+    with contextlib.suppress(OSError, DecodeError), path.open("rb") as file:
+        for payload in read_frames(file.read(_HEAD_BYTES)).payloads[:_HEAD]:
+            event = Event.FromString(payload)
             if not math.isfinite(began):
                 began = event.wall_time
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
                 purge = int(event.step)
-    except (OSError, DecodeError):
-        pass  # what is wrong with the file, the stitcher counts
     return began, purge
 
 

@@ -100,6 +100,7 @@ class Stitcher:
         self._readers: dict[Path, JobReader] = {}
         self._over_since: dict[Path, float] = {}
         self._closed: dict[Path, JobPoints] = {}
+        self._slices: dict[tuple[Path, str], tuple[Points, slice, Points]] = {}
 
     def stitch(self, jobs: Sequence[JobCurve]) -> Stitched:
         """As the function `stitch`."""
@@ -116,7 +117,7 @@ class Stitcher:
                     continue
                 keep = kept_slice(points.steps, job.resume_step, cut, reached)
                 if keep.start < keep.stop:
-                    kept.setdefault(tag, []).append(Segment(job, points[keep]))
+                    kept.setdefault(tag, []).append(Segment(job, self._slice(job, tag, points, keep)))
                     reached = int(points.steps[keep.stop - 1])
                 dead = [part for part in (points[: keep.start], points[keep.stop :]) if len(part)]
                 if dead:
@@ -130,6 +131,13 @@ class Stitcher:
             {tag: tuple(segments) for tag, segments in superseded.items()},
             _keep_raw(jobs, found, cuts),
         )
+
+    def _slice(self, job: JobCurve, tag: str, points: Points, keep: slice) -> Points:
+        """`points[keep]`; where nothing is new the very same object as before, which need not be compared."""
+        known = self._slices.get((job.directory, tag))
+        if known is None or known[0] is not points or known[1] != keep:
+            known = self._slices[job.directory, tag] = (points, keep, points[keep])
+        return known[2]
 
     def _points_of(self, job: JobCurve) -> JobPoints:
         if job.resume_step is None:

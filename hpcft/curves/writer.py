@@ -70,7 +70,13 @@ class CurveWriter:
     def durable(self) -> Callable[[], None]:
         """Flush, and give what waits until all points so far are on the disk; another thread may call it, once."""
         self.flush()
-        handle = None if self._descriptor is None else os.dup(self._descriptor)
+        handle = None
+        if self._descriptor is not None:
+            try:
+                handle = os.dup(self._descriptor)
+            except OSError:  # this process has as many files open as it may: then now
+                with contextlib.suppress(OSError):
+                    os.fsync(self._descriptor)
 
         def wait() -> None:
             if handle is not None:

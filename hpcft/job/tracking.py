@@ -18,6 +18,8 @@ from hpcft.rundir import JobDir, RunDir
 
 PATIENCE = 60.0
 """Seconds, at most, that a job waits at its end until its trackers have the rest."""
+GONE = 10.0
+"""Seconds that a killed process gets until it is gone."""
 NICE = 10
 """They yield the cores to the workers."""
 LOG = "trackers.txt"
@@ -76,7 +78,8 @@ class Tracking:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GONE)  # one that hangs in a file system is left behind
         self._processes = []
 
 

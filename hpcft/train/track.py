@@ -8,6 +8,7 @@ again. What is given is the stitched curve, and where a job was killed the next 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import secrets
@@ -89,20 +90,28 @@ class Forwarder:
 
     def forward(self) -> None:
         """Hand on what is settled and has not been; after a failure, once for each new checkpoint."""
-        until = settled(self._run)
-        if until <= max(self._state["sent"], self._given, self._tried):
-            return
-        self._tried = until
-        stitched = self._stitcher.stitch(job_curves(self._run))
-        rows = rows_between(stitched, self._state["sent"], until)
-        if rows[-1:] and rows[-1].step > self._given:
-            self._guarded(lambda: self._give(rows))
+        with contextlib.suppress(OSError):  # a shared file system that is away for now: the next look finds it
+            self._forward()
 
     def finish(self) -> None:
         """Hand on the rest and close the tracker's run."""
         self._tried = -1.0
-        self.forward()
+        try:
+            self._forward()
+        except OSError as error:
+            self._complain(f"could not read all of the curve: {(error.strerror or str(error)).lower()}")
         self._guarded(self._close)
+
+    def _forward(self) -> None:
+        """Raises OSError where the run's records cannot be read."""
+        until = settled(self._run)
+        if until <= max(self._state["sent"], self._given, self._tried):
+            return
+        stitched = self._stitcher.stitch(job_curves(self._run))
+        rows = rows_between(stitched, max(self._state["sent"], self._given), until)
+        self._tried = until
+        if rows:
+            self._guarded(lambda: self._give(rows))
 
     def _give(self, rows: Sequence[Row]) -> None:
         if self._session is None:
@@ -142,13 +151,14 @@ class Forwarder:
         except Exception as error:  # whatever it is, the run is none the worse
             self._session, self._given = None, -1.0
             words = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
-            self._say(
-                f"hpcft: {self._tracker} did not take the curve: {words}. `hpcft track` or the next job tries again."
-            )
-            try:
-                self._note(fault=words, given=self._state["sent"])
-            except OSError as refusal:
-                self._say(f"hpcft: nor could that be noted: {(refusal.strerror or str(refusal)).lower()}")
+            self._complain(f"did not take the curve: {words}", words, given=self._state["sent"])
+
+    def _complain(self, what: str, fault: str | None = None, **facts: Any) -> None:
+        self._say(f"hpcft: {self._tracker} {what}. `hpcft track` or the next job tries again.")
+        try:
+            self._note(fault=fault or what, **facts)
+        except OSError as refusal:
+            self._say(f"hpcft: nor could that be noted: {(refusal.strerror or str(refusal)).lower()}")
 
     def _note(self, **facts: Any) -> None:
         self._state = {**self._state, **facts, "time": time.time()}

@@ -1,15 +1,17 @@
 """The framing is TensorBoard's own, bit by bit, and damage costs only what is damaged."""
 
 import io
+import struct
 
+import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from hpcft.curves.crc import crc32c, mask, masked_crc32c, masked_crc32c_many
 from hpcft.curves.frames import (
     Tail,
-    crc32c,
     encode_frame,
     encode_frames,
     find_frame,
@@ -33,6 +35,21 @@ payload_lists = st.lists(st.binary(max_size=40), max_size=40)
 )
 def test_crc32c_gives_the_published_values(data: bytes, crc: int) -> None:
     assert crc32c(data) == crc
+
+
+@given(st.binary(max_size=900), st.data())
+def test_checksums_of_many_are_those_of_each(data: bytes, draw: st.DataObject) -> None:
+    places = st.integers(0, len(data))
+    spans = draw.draw(st.lists(st.tuples(places, places), max_size=30))
+    begins, ends = (np.array([pick(span) for span in spans], dtype=np.int64) for pick in (min, max))
+    found = masked_crc32c_many(np.frombuffer(data, dtype=np.uint8), begins, ends - begins)
+    assert found.tolist() == [mask(crc32c(data[min(span) : max(span)])) for span in spans]
+
+
+@pytest.mark.parametrize("size", [2048, 2049, 96 << 5, (96 << 5) + 1, 100_003])
+def test_the_checksum_of_a_long_stretch_is_that_of_its_bytes_one_by_one(size: int) -> None:
+    data = np.random.default_rng(size).bytes(size)
+    assert masked_crc32c(data) == mask(crc32c(data))
 
 
 @given(payload_lists)
@@ -93,10 +110,6 @@ def test_zeros_are_never_a_frame() -> None:
 
 
 def test_a_length_beyond_a_gibibyte_is_corrupt_even_with_a_right_checksum() -> None:
-    import struct
-
-    from hpcft.curves.frames import mask
-
     length = struct.pack("<Q", 1 << 40)
     assert read_frames(length + struct.pack("<I", mask(crc32c(length)))).tail is Tail.CORRUPT
 

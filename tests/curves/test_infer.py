@@ -179,6 +179,16 @@ def test_nan_and_clocks_without_sense_stop_nothing(tmp_path: Path, reader: Calla
     assert len(doubts(reader())) >= 1
 
 
+def test_links_in_a_circle_and_a_file_that_is_gone_stop_nothing(tmp_path: Path, reader: Callable[..., Reader]) -> None:
+    logs = tmp_path / "logs"
+    log(logs / "one", 1000, {"loss": range(1, 5)})
+    (logs / "itself").symlink_to(logs / "itself")
+    (logs / "above").symlink_to(logs)
+    (logs / "gone").mkdir()
+    (logs / "gone" / "events.out.tfevents.1.there").symlink_to(tmp_path / "nowhere")
+    assert [start.name for start in reader(logs).find().starts] == ["one"]
+
+
 def test_only_what_has_grown_is_read_again_and_new_starts_are_found(
     tmp_path: Path, reader: Callable[..., Reader]
 ) -> None:

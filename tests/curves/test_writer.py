@@ -77,6 +77,26 @@ def test_a_second_writer_in_a_directory_takes_a_later_name(tmp_path: Path) -> No
     assert read_points(tmp_path).curves["a"].values.tolist() == [2.0]
 
 
+def test_what_is_durable_needs_no_descriptor_more_than_there_is(tmp_path: Path) -> None:
+    writer = CurveWriter(tmp_path)
+    writer.scalar("a", 1.0, 1)
+    writer.flush()
+    open_now = max(int(name) for name in os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(1) for _ in range(open_now)]  # up to the highest, all are in use
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(1)
+        wait = writer.durable()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+    wait()
+    assert read_points(tmp_path).curves["a"].steps.tolist() == [1]
+
+
 def test_a_writer_that_logged_nothing_leaves_no_file(tmp_path: Path) -> None:
     writer = CurveWriter(tmp_path / "curve")
     writer.durable()()

@@ -28,7 +28,7 @@ from hpcft.curves.writer import CurveWriter
 from hpcft.disk import read_json, write_json
 from hpcft.launch.trackfit import variables
 from hpcft.rundir import RunDir
-from hpcft.train.track import rows_between, settled
+from hpcft.train.track import Forwarder, rows_between, settled
 
 Curves = dict[str, list[tuple[int, float]]]
 BEGAN = 1.75e9
@@ -97,6 +97,26 @@ def test_rows_are_those_of_the_stitched_curve(tmp_path: Path) -> None:
     assert [(row.step, row.wall_time) for row in rows] == [(step, BEGAN + step) for step in (199, 200, 201, 202)]
     assert rows[1].values == {"train/loss": pytest.approx(1.02), "validation/loss": 1.0}
     assert rows[2].values == {"train/loss": pytest.approx(2.0201)}
+
+
+def test_a_run_that_cannot_be_read_for_now_ends_no_tracker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    train(begin_job(run, 1, 0), 1, 1, 20)
+    save(run, 10)
+    forwarder = Forwarder(run, run.job(1), "trackio")
+    record = run.job(1).path / "resumed.json"
+    away = record.rename(tmp_path / "away")
+    record.symlink_to(record)  # whoever opens it gets an error of the system
+    forwarder.forward()
+    forwarder.finish()
+    assert "trackio could not read all of the curve: too many levels" in capsys.readouterr().out
+    assert "too many levels" in (read_json(run.trackers / "trackio.json") or {})["fault"]
+    record.unlink()
+    away.rename(record)
+    given: list[int] = []
+    forwarder._give = lambda rows: given.extend(row.step for row in rows)  # type: ignore[method-assign]
+    forwarder.forward()
+    assert given == list(range(1, 10))
 
 
 # --- with the real trackers ---
