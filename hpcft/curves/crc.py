@@ -93,7 +93,8 @@ def masked_crc32c_many(
             rows = _right_aligned(raw, offsets[block], lengths[block], width)
             found[block] = _put_together(rows, doubling) ^ _begun(lengths[block])
     crc = ~found
-    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(_MASK_DELTA)  # wraps at 32 bits, as it should
+    rotated = (crc >> np.uint32(15)) | (crc << np.uint32(17))
+    return np.asarray(rotated + np.uint32(_MASK_DELTA))  # wraps at 32 bits, as it should
 
 
 def windows(raw: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
@@ -139,7 +140,7 @@ def _behind(registers: NDArray[np.uint32], doublings: int) -> NDArray[np.uint32]
     after = tables[0][registers & np.uint32(0xFF)]
     for byte in (1, 2, 3):
         after ^= tables[byte][(registers >> np.uint32(8 * byte)) & np.uint32(0xFF)]
-    return after
+    return np.asarray(after)
 
 
 @lru_cache(maxsize=64)

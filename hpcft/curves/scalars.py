@@ -149,7 +149,7 @@ def _alike(rows: NDArray[np.uint8], layout: Layout) -> NDArray[np.bool_]:
     fixed[layout.wall_time : layout.wall_time + 8] = 0
     fixed[layout.value : layout.value + 4] = 0
     fixed[layout.step : layout.step + layout.step_bytes] = 0x80  # this bit says whether another byte of it follows
-    return ~((rows ^ rows[0]) & fixed).any(axis=1)
+    return np.asarray(~((rows ^ rows[0]) & fixed).any(axis=1))
 
 
 def _columns(

@@ -200,16 +200,17 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[tuple[Path, list[Path]]]:
         return
     seen.add(real)
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted(folder.iterdir())
+        files = [path for path in entries if ".tfevents." in path.name and path.is_file()]
+        folders = [path for path in entries if path.is_dir()]
     except OSError:
         return
-    if any(entry.name == MARK for entry in entries):
+    if any(path.name == MARK for path in entries):
         return
-    if files := [Path(entry.path) for entry in entries if ".tfevents." in entry.name and os.path.isfile(entry)]:
+    if files:
         yield folder, files
-    for entry in entries:
-        if os.path.isdir(entry):  # False for a link to itself, at which the entry's own method raises
-            yield from _walk(Path(entry.path), seen)
+    for below in folders:
+        yield from _walk(below, seen)
 
 
 def group(name: str, files: Sequence[EventFile]) -> list[Start]:

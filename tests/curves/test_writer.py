@@ -81,7 +81,7 @@ def test_what_is_durable_needs_no_descriptor_more_than_there_is(tmp_path: Path) 
     writer = CurveWriter(tmp_path)
     writer.scalar("a", 1.0, 1)
     writer.flush()
-    open_now = max(int(name) for name in os.listdir("/proc/self/fd"))
+    open_now = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = [os.dup(1) for _ in range(open_now)]  # up to the highest, all are in use
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
