@@ -119,7 +119,7 @@ def _right_aligned(
     rows = windows(raw, width)[starts]
     if (lengths < width).any():
         rows *= np.arange(width) >= (width - lengths)[:, None]
-    return rows
+    return np.asarray(rows)
 
 
 def _put_together(rows: NDArray[np.uint8], doublings: int) -> NDArray[np.uint32]:

