@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcft.data.diverse import word_sums
-from hpcft.data.rows import in_chunks, is_missing
+from hpcft.data.rows import in_chunks
 from hpcft.recipe import Recipe
+from hpcft.rowfaults import is_missing
 from hpcft.template import PromptTemplate
 from hpcft.textrows import Row, label_of
 

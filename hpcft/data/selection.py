@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def select(wanted: Wanted, store: Path | None, poll: Callable[[], None]) -> dict
     if store and (found := _stored(store / fingerprint, fingerprint)):
         return found
     part = store / f".{fingerprint}.part" if store else None
-    facts = read_facts(part, wanted.rows, wanted.reader, poll)
+    facts = read_facts(part, partial(_with_columns, wanted), wanted.reader, poll)
     keep = wanted.recipe.data.filter or Filter()
     facts["again"] = _again(facts)
     if keep.duplicates is None:
@@ -107,6 +108,17 @@ def select(wanted: Wanted, store: Path | None, poll: Callable[[], None]) -> dict
         _put(store, fingerprint, chosen)
         shutil.rmtree(part, ignore_errors=True)
     return chosen
+
+
+def _with_columns(wanted: Wanted, done: int) -> Iterator[Row]:
+    """The rows behind the first `done`. Raises UserError where the first of all lacks a column: all would be alike."""
+    for number, row in enumerate(wanted.rows(done), done + 1):
+        lenient = wanted.recipe.data.filter is not None and wanted.recipe.data.filter.empty is not None
+        missing = [name for name in wanted.reader.columns if name not in row] if number == 1 and not lenient else []
+        if missing:
+            has = ", ".join(f'"{name}"' for name in row)
+            raise UserError(Fault(f"{wanted.place}, row 1", f'has no column "{missing[0]}".', f"It has {has}."))
+        yield row
 
 
 def _again(facts: Facts) -> npt.NDArray[np.bool_]:

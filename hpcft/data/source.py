@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcft.data.facts import Reader
-from hpcft.data.rows import PIECE, rows_behind
+from hpcft.data.rows import rows_behind
 from hpcft.data.selection import Selection, Wanted, select
 from hpcft.errors import Fault, UserError
+from hpcft.parquetrows import PIECE
 from hpcft.recipe import Recipe
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import CUT_UP, LONGEST, Row

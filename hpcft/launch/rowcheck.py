@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
 from hpcft.disk import read_json
 from hpcft.errors import Fault, UserError
-from hpcft.launch import words
+from hpcft.parquetrows import WRITE_IT, read_parquet_rows
 from hpcft.recipe import VERDICTS, Recipe
 from hpcft.recipefile import RecipeFile
+from hpcft.rowfaults import RowFaults, cell_fault
 from hpcft.sections import Filter
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import Row, label_of, read_text_rows
@@ -22,7 +23,7 @@ HELP = {
     ".jsonl": 'Write {"column": value, ...}, one row a line.',
     ".json": 'Write [{"column": value, ...}, ...].',
     ".csv": "Write a header and a row for each line below it.",
-    ".parquet": "Write it with pandas' to_parquet.",
+    ".parquet": WRITE_IT,
 }
 """What a file of rows looks like, by its ending."""
 FORMATS = tuple(HELP)
@@ -135,8 +136,9 @@ class Look:
     labels: set[str] = field(default_factory=set)
     ids: dict[str, int] = field(default_factory=dict)
     whole: bool = False
-    found: dict[str, tuple[Fault, int]] = field(default_factory=dict)
-    """By kind, what is wrong with a row, and how many have it."""
+
+    def __post_init__(self) -> None:
+        self.wrong = RowFaults(self.place)
 
     @property
     def filled(self) -> tuple[str, ...]:
@@ -186,9 +188,11 @@ class Look:
                 with path.open("rb") as binary:
                     if binary.read(4) != b"PAR1":
                         yield Fault(self.where, f"{path} is no parquet file.", HELP[".parquet"])
-                return  # which only the job can read
+                        return
+                if find_spec("pyarrow") is None:
+                    return  # only the job can read it
             self.whole = path.stat().st_size <= WHOLE
-            rows = read_text_rows(path)
+            rows = read_parquet_rows(path) if path.suffix == ".parquet" else read_text_rows(path)
             first = next(rows, None)
             if first is None:
                 yield Fault(self.where, f"{path} holds no row.", HELP[path.suffix])
@@ -203,10 +207,9 @@ class Look:
             yield Fault(self.where, f"{path} cannot be read: {_reason(error)}.", "Name a file of rows.")
         except UserError as error:
             self.whole = False
-            yield from self._told()
-            yield from error.faults
+            yield from (*self.wrong.told(), *error.faults)
         else:
-            yield from self._told()
+            yield from self.wrong.told()
 
     def _missing(self, there: list[str]) -> Iterator[Fault]:
         columns = self.recipe.data.columns
@@ -219,39 +222,25 @@ class Look:
         key = row.get(columns.get("id", "id"))
         before = number if key is None or keep.duplicates else self.ids.setdefault(str(key), number)
         if before != number:
-            self._wrong("id", number, f'its id "{key}" is that of row {before} too.', UNIQUE)
+            self.wrong.add(number, f'its id "{key}" is that of row {before} too.', UNIQUE, kind="id")
         for name in self.wanted:
             given = columns.get(name, name)
-            value = row.get(given)
-            if missing := value is None or (isinstance(value, float) and math.isnan(value)):
-                what = f'"{given}" has no value.' if given in row else f'has no column "{given}".'
-            elif name in self.filled and not str(value).strip():
-                missing, what = True, f'"{given}" is empty.'
-            if missing and keep.empty is None:
-                self._wrong(what, number, what)
-            elif not missing and name in ("label", self.template and self.template.completion):
-                self._label(number, given, label_of(value))
+            wrong = cell_fault(row, given, filled=name in self.filled)
+            if wrong and keep.empty is None:
+                self.wrong.add(number, wrong)
+            elif not wrong and name in ("label", self.template and self.template.completion):
+                self._label(number, given, label_of(row[given]))
 
     def _label(self, number: int, column: str, label: str) -> None:
         choices = self.recipe.evaluate.choices
         if self.template:
             if self.key == "test" and choices and label not in choices:
                 fix = f"Known: {', '.join(choices)}."
-                self._wrong("label", number, f'"{label}" is none of evaluate.choices.', fix)
+                self.wrong.add(number, f'"{label}" is none of evaluate.choices.', fix, kind="label")
             return
         self.labels.add(label)
         if self.known is not None and label not in self.known:
             what = f'"{column}" is "{label}", which no training row has.'
             if self.recipe.data.labels or self.recipe.task == "prefer":
                 what = f'"{column}" is "{label}", which is none of the classes.'
-            self._wrong("label", number, what, f"Known: {', '.join(sorted(self.known))}.")
-
-    def _wrong(self, kind: str, number: int, what: str, fix: str = "") -> None:
-        fault = Fault(f"{self.place}, row {number}", what, fix)
-        first, count = self.found.get(kind, (fault, 0))
-        self.found[kind] = first, count + 1
-
-    def _told(self) -> Iterator[Fault]:
-        for fault, count in self.found.values():
-            more = f" Likewise {words.count(count - 1, 'row')} behind it." if count > 1 else ""
-            yield Fault(fault.where, f"{fault.what}{more}", fault.fix)
+            self.wrong.add(number, what, f"Known: {', '.join(sorted(self.known))}.", kind="label")

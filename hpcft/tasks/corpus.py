@@ -9,10 +9,13 @@ from typing import Any
 
 from hpcft.data.features import Feature
 from hpcft.data.preparation import CHUNK, Chunk
-from hpcft.data.rows import Row, in_chunks, is_missing
-from hpcft.errors import Fault, UserError
+from hpcft.data.rows import Row, in_chunks
+from hpcft.errors import UserError
 from hpcft.recipe import Recipe
+from hpcft.rowfaults import RowFaults, cell_fault
 from hpcft.tasks.tokenize import tokenize
+
+LEAVE_OUT = "Leave such rows out: `filter: {empty: drop}` in data."
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,14 @@ class Corpus:
         """
         rest = list(carry)
         for some in in_chunks(iter(rows), CHUNK):
-            texts = []
+            texts, faults = [], RowFaults(path)
             for number, row in enumerate(some, done + 1):
-                if self.column not in row:
-                    raise UserError(Fault(f"{path}, row {number}", f'has no column "{self.column}".'))
-                if is_missing(row[self.column]):
-                    raise UserError(Fault(f"{path}, row {number}", f'"{self.column}" has no value.'))
-                if not str(row[self.column]).strip():
-                    fix = "Leave such rows out: `filter: {empty: drop}` in data."
-                    raise UserError(Fault(f"{path}, row {number}", f'"{self.column}" is empty.', fix))
-                texts.append(str(row[self.column]))
+                if wrong := cell_fault(row, self.column, filled=True):
+                    faults.add(number, wrong, LEAVE_OUT if wrong.endswith("empty.") else "")
+                else:
+                    texts.append(str(row[self.column]))
+            if told := faults.told():
+                raise UserError(told)
             for text in tokenize(self.tokenizer, texts):
                 rest += [*text.tokens, self.tokenizer.eos_token_id]
             whole = len(rest) // self.block * self.block

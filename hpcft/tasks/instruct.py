@@ -9,9 +9,10 @@ from typing import Any
 
 from hpcft.data.features import Feature
 from hpcft.data.preparation import CHUNK, Chunk
-from hpcft.data.rows import Row, in_chunks, is_missing
-from hpcft.errors import Fault, UserError
+from hpcft.data.rows import Row, in_chunks
+from hpcft.errors import UserError
 from hpcft.recipe import Recipe
+from hpcft.rowfaults import RowFaults, cell_fault
 from hpcft.tasks.tokenize import tokenize
 from hpcft.template import PromptTemplate, read_template
 
@@ -35,22 +36,17 @@ class Instruct:
             yield Chunk(features, done)
 
     def _chunk(self, rows: Sequence[Row], start: int, path: Path) -> list[Feature]:
-        faults: list[Fault] = []
+        faults = RowFaults(path)
         pairs: list[tuple[str, str]] = []
         for number, row in enumerate(rows, start + 1):
-            try:
-                prompt, completion = self.template.render(row)
-            except KeyError as error:
-                faults.append(Fault(f"{path}, row {number}", f"has no column {error}."))
+            written = self.template.completion
+            cells = ((column, column == written) for column in self.template.columns)
+            if wrong := [what for column, filled in cells if (what := cell_fault(row, column, filled=filled))]:
+                faults.add(number, wrong[0])
                 continue
-            if empty := [column for column in self.template.columns if is_missing(row[column])]:
-                faults.append(Fault(f"{path}, row {number}", f'"{empty[0]}" has no value.'))
-                continue
-            if not completion.strip():
-                faults.append(Fault(f"{path}, row {number}", f'"{self.template.completion}" is empty.'))
-            pairs.append((prompt, completion))
-        if faults:
-            raise UserError(faults)
+            pairs.append(self.template.render(row))
+        if told := faults.told():
+            raise UserError(told)
         features = []
         texts = [prompt + completion for prompt, completion in pairs]
         for number, (text, pair) in enumerate(zip(tokenize(self.tokenizer, texts), pairs, strict=True), start + 1):
@@ -61,10 +57,10 @@ class Instruct:
             if not any(end > boundary for end in text.ends[: self.max_length]):
                 what = f"its prompt alone has {sum(end <= boundary for end in text.ends)} tokens, so that"
                 what += f" data.max_length = {self.max_length} cuts the completion off entirely."
-                faults.append(Fault(f"{path}, row {number}", what, "Raise it, or leave such rows out."))
+                faults.add(number, what, "Raise it, or leave such rows out.", kind="cut off")
             features.append(Feature(tokens[: self.max_length], trained[: self.max_length]))
-        if faults:
-            raise UserError(faults)
+        if told := faults.told():
+            raise UserError(told)
         return features
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcft.data.rows import Row, is_missing
+from hpcft.data.rows import Row
 from hpcft.errors import Fault, UserError
+from hpcft.rowfaults import RowFaults, cell_fault, is_missing
 from hpcft.textrows import label_of
 
 LABEL = "label"
@@ -19,36 +20,28 @@ MOST_CLASSES = 1000
 def read_labelled(
     rows: Sequence[Row], columns: Sequence[str], labels: Sequence[str], start: int, path: Path
 ) -> tuple[list[list[str]], list[int]]:
-    """(columns) texts of every row, and its class. Raises UserError with each row that lacks one, or has another.
+    """(columns) texts of every row, and its class. Raises UserError with the rows that lack one, or have another.
 
     `start` rows of the file came before.
     """
     texts: list[list[str]] = []
     classes: list[int] = []
-    faults: list[Fault] = []
+    faults = RowFaults(path)
     numbers = {label: number for number, label in enumerate(labels)}
     for number, row in enumerate(rows, start + 1):
-        if problem := _problem(row, columns, numbers):
-            faults.append(Fault(f"{path}, row {number}", *problem))
+        wrong = [what for column in (*columns, LABEL) if (what := cell_fault(row, column, filled=True))]
+        if wrong:
+            faults.add(number, wrong[0])
+            continue
+        if (label := label_of(row[LABEL])) not in numbers:
+            what = f'its label "{label}" is none of the classes.'
+            faults.add(number, what, f"Known: {', '.join(numbers)}.", kind="label")
             continue
         texts.append([str(row[column]) for column in columns])
-        classes.append(numbers[label_of(row[LABEL])])
-    if faults:
-        raise UserError(faults)
+        classes.append(numbers[label])
+    if told := faults.told():
+        raise UserError(told)
     return texts, classes
-
-
-def _problem(row: Row, columns: Sequence[str], numbers: dict[str, int]) -> tuple[str, str] | None:
-    for column in (*columns, LABEL):
-        if column not in row:
-            return f'has no column "{column}".', ""
-        if is_missing(row[column]):
-            return f'"{column}" has no value.', ""
-        if not str(row[column]).strip():
-            return f'"{column}" is empty.', ""
-    if (label := label_of(row[LABEL])) not in numbers:
-        return f'its label "{label}" is none of the classes.', f"Known: {', '.join(numbers)}."
-    return None
 
 
 def labels_in(rows: Iterable[Row], path: Path, *, lenient: bool = False) -> set[str]:

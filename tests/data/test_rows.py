@@ -9,6 +9,7 @@ import pyarrow
 import pytest
 from pyarrow.parquet import write_table
 
+from hpcft import parquetrows
 from hpcft.data import rows
 from hpcft.data.rows import read_rows
 from hpcft.errors import UserError
@@ -45,8 +46,8 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str, message: str) -> None
 
 def test_a_text_of_a_parquet_file_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, words = tmp_path / "rows.parquet", ["short"] * 5
-    monkeypatch.setattr(rows, "LONGEST", 50)
-    monkeypatch.setattr(rows, "PIECE", 2)
+    monkeypatch.setattr(parquetrows, "LONGEST", 50)
+    monkeypatch.setattr(parquetrows, "PIECE", 2)
 
     def message(texts: list[bytes], done: int) -> str:
         binary = pyarrow.array(texts)

@@ -247,6 +247,13 @@ def test_a_part_without_rows_is_a_fault(tmp_path: Path, data: dict[str, Any], me
     assert str(error.value) == f"{path}: {message}"
 
 
+def test_a_column_that_no_row_has_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"body": row["text"], "mood": row["mood"]} for row in news(10)])
+    with pytest.raises(UserError) as error:
+        selection_of(recipe(path, split={"test": 2, "by": "mood"}), "train")
+    assert str(error.value) == f'{path}, row 1: has no column "text". It has "body", "mood".'
+
+
 def test_a_fault_in_a_chosen_row_names_its_place_in_the_source() -> None:
     selection = Selection(np.array([4, 9]), {}, "")
     faults = [Fault("a.csv, row 2", "x."), Fault("b.csv, row 1", "y."), Fault("a.csv", "z.")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pandas
 import pytest
 
 from hpcft.launch import rowcheck
@@ -32,6 +34,36 @@ def test_each_kind_of_mistake_is_one_fault_with_its_first_row(desk: Desk) -> Non
         'train.jsonl, row 3: "text" has no value.',
         'train.jsonl, row 4: "label" is empty.',
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "faults"),
+    [
+        ([{"text": ["good"], "label": "glad"}] * 3, ['row 1: "text" is a list, not text. Likewise 2 rows behind it.']),
+        ([GOOD, {"text": b"good", "label": "sad"}], ['row 1: "text" is bytes, not text. Likewise 1 row behind it.']),
+        ([GOOD, {"text": None, "label": "sad"}, GOOD], ['row 2: "text" has no value.']),
+        ([{**GOOD, "id": 7}, {**GOOD, "id": 7}], ['row 2: its id "7" is that of row 1 too. ' + rowcheck.UNIQUE]),
+    ],
+)  # fmt: skip
+def test_a_parquet_file_is_looked_at_as_a_text_file_is(
+    desk: Desk, written: list[dict[str, Any]], faults: list[str]
+) -> None:
+    if isinstance(written[-1]["text"], bytes):
+        written = [{**row, "text": bytes(row["text"], "ascii") if row is GOOD else row["text"]} for row in written]
+    pandas.DataFrame(written).to_parquet(desk.folder / "train.parquet")
+    desk.change("train: train.jsonl", "train: train.parquet")
+    assert desk.faults() == [f"train.parquet, {fault}" for fault in faults]
+
+
+def test_a_parquet_file_without_a_column_or_an_end_is_refused(desk: Desk) -> None:
+    desk.change("train: train.jsonl", "train: train.parquet")
+    path = desk.folder / "train.parquet"
+    pandas.DataFrame([{"body": "good day", "label": "glad"}]).to_parquet(path)
+    assert desk.faults() == ['demo.yaml:7: train.parquet has no column "text". It has "body", "label".']
+    path.write_bytes(path.read_bytes()[:-1])
+    (fault,) = desk.faults()
+    assert fault.startswith("train.parquet: is no valid parquet: Parquet magic bytes not found in footer.")
+    assert fault.endswith("Write it with pandas' to_parquet.")
 
 
 @pytest.mark.parametrize(

@@ -196,17 +196,23 @@ def test_rows_that_cannot_be_used_are_named_together() -> None:
         {"text": " ", "label": "no"},
         {"text": "the", "label": None},
         {"text": "the", "label": ""},
+        {"text": ["the"], "label": "no"},
+        {"text": b"the", "label": "no"},
+        {"text": "a", "label": "perhaps"},
+        {"text": "a", "label": "never"},
     ]
     with pytest.raises(UserError) as error:
         features(task_of("bert", "classify"), rows)
     assert str(error.value).splitlines() == [
-        'rows.jsonl, row 1: its label "perhaps" is none of the classes. Known: no, yes.',
+        'rows.jsonl, row 1: its label "perhaps" is none of the classes. Likewise 2 rows behind it. Known: no, yes.',
         'rows.jsonl, row 2: has no column "label".',
         'rows.jsonl, row 3: has no column "text".',
         'rows.jsonl, row 4: "text" has no value.',
         'rows.jsonl, row 5: "text" is empty.',
         'rows.jsonl, row 6: "label" has no value.',
         'rows.jsonl, row 7: "label" is empty.',
+        'rows.jsonl, row 8: "text" is a list, not text.',
+        'rows.jsonl, row 9: "text" is bytes, not text.',
     ]
     with pytest.raises(UserError) as error:
         features(task_of("bert", "prefer", labels=None), [{"response_a": "a", "response_b": "the", "label": "a"}])

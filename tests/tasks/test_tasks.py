@@ -74,7 +74,7 @@ def test_a_missing_column_and_an_empty_completion_are_named_together(tokenizer: 
     with pytest.raises(UserError) as error:
         list(instruct(tokenizer).chunks(rows, PATH))
     assert str(error.value).splitlines() == [
-        "rows.jsonl, row 1: has no column 'answer'.",
+        'rows.jsonl, row 1: has no column "answer".',
         'rows.jsonl, row 2: "answer" is empty.',
     ]
 
