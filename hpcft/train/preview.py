@@ -39,7 +39,7 @@ def preview(recipe: Recipe, split: str, shown: int, store: Path | None) -> dict[
     counted.
     """
     tokenizer = load_tokenizer(recipe.model)
-    check_tokenizer(tokenizer, recipe.model.path)
+    check_tokenizer(tokenizer, recipe.model.path, ends=not recipe.has_classes)
     if recipe.has_classes and recipe.data.labels is None:
         labels = VERDICTS if recipe.task == "prefer" else classes_of(recipe)
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"labels": labels})})

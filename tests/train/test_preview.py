@@ -14,7 +14,7 @@ from hpcft.errors import UserError
 from hpcft.launch import preview as shown
 from hpcft.recipe import Recipe
 from hpcft.train.preview import main, preview
-from tests.parts import make_tiny_gpt2
+from tests.parts import make_tiny_encoder, make_tiny_gpt2
 
 ROWS = [{"q": "Who waits?", "a": "The queue."}, {"q": "Who waits? " * 20, "a": "The batch."}]
 
@@ -70,6 +70,15 @@ def test_of_a_text_that_is_classified_the_class_is_learnt_and_the_middle_cut_out
     assert found["shown"][1][0][1].endswith("today\n")
     assert (found["labels"], found["cut_rows"], found["unlearnt_rows"]) == (("glad", "sad"), 1, 0)
     assert found["cut_tokens"] == found["lengths"]["100"] - 12
+
+
+def test_a_row_of_an_encoder_whose_tokenizer_has_no_end_of_text_is_shown(tmp_path: Path) -> None:
+    rows = [{"text": "the queue waits", "label": "glad"}, {"text": "the node runs", "label": "sad"}]
+    encoder = make_tiny_encoder(tmp_path / "bert", "bert")
+    made = recipe(tmp_path, encoder, rows, max_length=12).model_copy(update={"task": "classify"})
+    found = preview(made, "train", 1, None)
+    assert [kind for kind, _ in found["shown"][0]] == ["prompt", "learnt"]
+    assert found["shown"][0][1] == ("learnt", "glad")
 
 
 def test_only_the_rows_that_are_chosen_are_shown(tmp_path: Path, model: Path) -> None:
