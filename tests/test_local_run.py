@@ -84,6 +84,7 @@ def test_a_finished_run_holds_a_model_that_loads_and_evaluates_as_the_curve_says
     again = hpcft("evaluate", "whole", "--on-cluster", "--runs", tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"accuracy on {len(rows)} held-out rows: {after['accuracy']:.1%}, " in again.stdout
+    assert "Loading" not in again.stderr, "bars of libraries are for terminals"
     assert f"{run.evaluation}: test-model.json, test-model.parquet, test-model.png\n" in again.stdout
     assert not list(tmp_path.glob(".debug-*"))
     shown = hpcft("evaluate", "whole", "--json", "--runs", tmp_path)

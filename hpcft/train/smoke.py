@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
 from hpcft.data.source import place_of, split_rows
 from hpcft.disk import write_json
@@ -47,7 +46,6 @@ PER_LAYER = ("layer_types", "attention_layers")
 def main(folder: str) -> int:
     """0 when rows and model are there; 2 for a fault of the user's, which is said."""
     quiet()
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     out = Path(folder)
     recipe = Recipe.model_validate_json((out / "recipe.json").read_bytes())
     try:
