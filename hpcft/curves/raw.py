@@ -16,8 +16,8 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.util import tensor_util
 
-GRAPH = "graph"
-"""The tag that we give to a model's graph, which has none."""
+WHOLE = ("graph_def", "meta_graph_def", "tagged_run_metadata")
+"""What an event is as a whole, where it is no summary: a model's graph, and what a step of it took."""
 
 
 RAW = "\0"
@@ -67,10 +67,11 @@ class RawEvent:
             file.seek(self.offset)
             event = Event.FromString(file.read(self.length))
         found = [said for said in describe(event, {}) if said.value == self.value]
-        if not found:
+        if not found or (event.WhichOneof("what") in WHOLE and found[0].print != self.print):
             raise DecodeError("another event stands there by now")
-        if event.HasField("graph_def"):
-            return bytes(Event(wall_time=wall_time, step=step, graph_def=event.graph_def).SerializeToString())
+        if event.WhichOneof("what") in WHOLE:
+            event.step, event.wall_time = step, wall_time
+            return bytes(event.SerializeToString())
         value = _whole(event.summary.value[self.value], self.metadata)
         if fingerprint(value) != self.print:
             raise DecodeError("another event stands there by now")
@@ -158,8 +159,10 @@ def raw_key(place: Place, tag: str) -> str:
 
 def describe(event: Event, known: Mapping[str, SummaryMetadata]) -> list[Said]:
     """All that an event says that is no scalar."""
-    if event.HasField("graph_def"):
-        return [Said(GRAPH, Place.JOB, zlib.crc32(event.graph_def), 0, None)]
+    if (kind := event.WhichOneof("what")) in WHOLE:
+        content = getattr(event, kind)
+        data = content if isinstance(content, bytes) else content.SerializeToString(deterministic=True)
+        return [Said(f"{kind} {getattr(content, 'tag', '')}", Place.JOB, zlib.crc32(data), 0, None)]
     found = []
     for index, value in enumerate(event.summary.value):
         if scalar_of(value, known) is not None or plugin_of(value, known) == "scalars" or not sound_tag(value.tag):

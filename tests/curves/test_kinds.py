@@ -1,4 +1,4 @@
-"""Pictures, histograms, texts and hyperparameters, as torch's own writer logs them, in TensorBoard over a chain."""
+"""Pictures, histograms, texts, graphs and hyperparameters, as torch's writer logs them, in TensorBoard over a chain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from tests.curves.conftest import Start
 from tests.curves.test_cases import wait_until
 
 ALL = {"scalars": 0, "images": 0, "histograms": 0, "tensors": 0}
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),  # which the writer of torch uses
+]
 
 
 def log(job: JobCurve, last: int) -> None:
@@ -33,6 +37,7 @@ def log(job: JobCurve, last: int) -> None:
     for part in hparams({"lr": 1e-3, "job": job.number}, {"train/loss": 0.0}):
         writer._get_file_writer().add_summary(part)
     writer.add_text("config", f"job **{job.number}**", 0)
+    writer.add_graph(torch.nn.Linear(3, job.number), torch.zeros(1, 3))
     assert job.resume_step is not None
     for step in range(job.resume_step + 1, last + 1):
         writer.add_scalar("train/loss", job.number + step / 1e4, step)
@@ -71,6 +76,10 @@ def test_each_kind_stands_where_it_belongs_with_the_surviving_steps(tmp_path: Pa
     texts = {name: [e.tensor_proto.string_val[0] for e in found[name].Tensors("config/text_summary")]
              for name in found if "config/text_summary" in found[name].Tags()["tensors"]}  # fmt: skip
     assert texts == {"job001-4701": [b"job **1**"], "job002-4702": [b"job **2**"]}
+    own = EventAccumulator(str(jobs[1].directory), ALL).Reload()
+    assert found["job002-4702"].Graph() == own.Graph() != found["job001-4701"].Graph()
+    assert found["job002-4702"].RunMetadata("step1") == own.RunMetadata("step1")
+    assert not found["stitched"].Tags()["graph"]
 
 
 def ask(server: TensorBoard, path: str, **query: str) -> object:
