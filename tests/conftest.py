@@ -10,9 +10,10 @@ import pytest
 
 os.environ.pop("COLUMNS", None)  # xdist's processes have it; what we print into pipes would be cut there
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that starts the tests in the background has them ignore Ctrl-C, and that is inherited.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts the tests in the background has them ignore Ctrl-C, nohup a hangup, and that is inherited.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 TOGETHER = ("tests/slurm", "tests/conda")
 """Folders whose tests share what takes long to make: a Slurm, a conda."""

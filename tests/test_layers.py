@@ -14,12 +14,15 @@ import hpcft
 ROOT = Path(hpcft.__file__).parent
 SCHEMA = {"schema", "yamlfile", "errors"}
 RUN = {"rundir", "disk", "recipe", "sections", *SCHEMA}
-BASE = {"children", "scratch", "borrow", "ending", "interval", "template", "textrows", "recipefile", "matrix", *RUN}
+ROWS = {"textrows", "parquetrows", "rowfaults"}
+BASE = {"children", "scratch", "borrow", "ending", "interval", "template", "recipefile", "matrix", *ROWS, *RUN}
 ALLOWED = {
     "errors": set(),
     "interval": set(),
     "template": set(),
     "textrows": {"errors"},
+    "parquetrows": {"textrows", "errors"},
+    "rowfaults": {"errors"},
     "children": set(),
     "disk": {"errors"},
     "scratch": {"disk", "errors"},

@@ -86,9 +86,13 @@ class Page:
         end = time.monotonic() + seconds
         while not true(lines := self._lines_now(tag)):
             assert time.monotonic() < end, {run: len(line) for run, line in lines.items()}
-            self._ask("document.querySelector('.reload-button')?.click()")
+            self.reload()
             time.sleep(1)
         return lines
+
+    def reload(self) -> None:
+        """Tell the page to ask for what is new; by itself it does so twice a minute."""
+        self._ask("document.querySelector('.reload-button')?.click()")
 
     def wait_until(self, true: Callable[[], bool], seconds: float = 40.0) -> None:
         """Until the page shows it."""

@@ -62,7 +62,12 @@ def pixels(page: Page, tag: str, colour: str) -> bool:
 
 def colours_of(page: Page, jobs: int) -> dict[str, str]:
     """By job, once so many are listed."""
-    page.wait_until(lambda: len(page.colours()) == jobs)
+
+    def listed() -> bool:
+        page.reload()
+        return len(page.colours()) == jobs
+
+    page.wait_until(listed)
     return page.colours()
 
 

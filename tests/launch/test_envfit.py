@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pandas
 import pytest
 
 from hpcft.launch.envfit import runs_on, volta_build
@@ -44,7 +45,7 @@ def test_an_env_that_lacks_torch_is_refused_with_the_torch_that_the_card_needs(d
     put_torch(prefix, "2.10.0+cu128", "12.8")
     put(prefix, "accelerate", "1.15.0")
     assert "# env          env\n" in desk.accepts()
-    desk.write("train.parquet", "PAR1")
+    desk.write("train.parquet", pandas.DataFrame([{"text": "hi", "label": "glad"}]).to_parquet())
     lacks = "demo.yaml:4: the env env has no pyarrow, which training needs."
     assert desk.faults("--set", "data.train=train.parquet") == [f"{lacks} {PIP} pyarrow`."]
 

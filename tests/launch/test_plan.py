@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas
 import pytest
 
 from hpcft.launch.plan import first_jobs, make_plan
@@ -83,7 +84,7 @@ def test_data_that_cannot_work_are_refused(desk: Desk, name: str, text: str | by
         ("a.json", '{"label": "glad", "text": "hi"}\n'),  # a row a line is called so too
         ("a.csv", 'text,label\n"two\nlines, one cell",glad\n'),
         ("a.csv", b"\xef\xbb\xbftext,label\r\nhi,glad\r\n"),  # as spreadsheets write it
-        ("a.parquet", b"PAR1..."),
+        ("a.parquet", pandas.DataFrame([{"text": "hi", "label": "glad"}]).to_parquet()),
     ],
 )
 def test_data_that_may_work_are_taken(desk: Desk, name: str, text: str | bytes) -> None:
