@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,31 +13,50 @@ from hpcft.textrows import CUT_UP, LONGEST, Row
 
 PIECE = 4096
 """Rows of a table that are dicts at a time."""
+BUFFER = 1 << 16
+"""Bytes that are read of a column at a time."""
 WRITE_IT = "Write it with pandas' to_parquet."
 
 
-def read_parquet_rows(path: Path, done: int = 0) -> Iterator[Row]:
-    """The rows behind the first `done`. Raises UserError that names the file or the row."""
+def read_parquet_rows(
+    path: Path, done: int = 0, columns: Sequence[str] | None = None, piece: int = PIECE
+) -> Iterator[Row]:
+    """The rows behind the first `done`, with all columns or these; so many are in memory at a time.
+
+    Raises UserError that names the file or the row.
+    """
+    with _opened(path) as file:
+        number = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if number + size <= done:
+                number += size
+                continue
+            for batch in file.iter_batches(piece, row_groups=[group], columns=columns):
+                yield from _dicts(path, batch, number, done)
+                number += batch.num_rows
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The columns of a file. Raises UserError that names it."""
+    with _opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     import pyarrow  # only where it is needed
     from pyarrow.parquet import ParquetFile
 
     try:
-        with ParquetFile(path) as file:
-            number = 0
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if number + size <= done:
-                    number += size
-                    continue
-                for batch in file.iter_batches(PIECE, row_groups=[group]):
-                    yield from _dicts(path, batch, number, done)
-                    number += batch.num_rows
+        # pandas writes a million rows as one group, which would be read whole to see the first.
+        with ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
+            yield file
     except OSError as error:
         raise UserError(Fault(str(path), f"cannot be read: {(error.strerror or str(error)).lower()}.")) from None
     except (pyarrow.ArrowException, ValueError) as error:
-        raise UserError(
-            Fault(str(path), f"is no valid parquet: {' '.join(str(error).split()).rstrip('.')}.", WRITE_IT)
-        ) from None
+        what = f"is no valid parquet: {' '.join(str(error).split()).rstrip('.')}."
+        raise UserError(Fault(str(path), what, WRITE_IT)) from None
 
 
 def _dicts(path: Path, batch: Any, number: int, done: int) -> Iterator[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hpcft.errors import Fault
@@ -20,19 +21,31 @@ def is_missing(value: object) -> bool:
 def cell_fault(row: Mapping[str, Any], column: str, *, filled: bool) -> str | None:
     """What is wrong with a cell that has to have text, in words; a blank where it is to be `filled`.
 
-    >>> cell_fault({"text": ["a", "b"]}, "text", filled=True)
-    '"text" is a list, not text.'
+    >>> cell_fault({"text": None}, "text", filled=True)
+    '"text" has no value.'
     """
+    return gap_fault(row, column, filled=filled) or text_fault(row, column)
+
+
+def gap_fault(row: Mapping[str, Any], column: str, *, filled: bool) -> str | None:
+    """That there is nothing in the cell, in words."""
     if column not in row:
         return f'has no column "{column}".'
-    value = row[column]
-    if is_missing(value):
+    if is_missing(row[column]):
         return f'"{column}" has no value.'
-    if kind := NO_TEXT.get(type(value)):
-        return f'"{column}" is {kind}, not text.'
-    if filled and not str(value).strip():
+    if filled and not str(row[column]).strip():
         return f'"{column}" is empty.'
     return None
+
+
+def text_fault(row: Mapping[str, Any], column: str) -> str | None:
+    """That what is there is no text, in words.
+
+    >>> text_fault({"text": ["a", "b"]}, "text")
+    '"text" is a list, not text.'
+    """
+    kind = NO_TEXT.get(type(row.get(column)))
+    return f'"{column}" is {kind}, not text.' if kind else None
 
 
 class RowFaults:
@@ -47,12 +60,11 @@ class RowFaults:
         first, count = self._found.get(kind or what, (Fault(f"{self._place}, row {number}", what, fix), 0))
         self._found[kind or what] = first, count + 1
 
-    def told(self) -> list[Fault]:
-        """A fault for each kind."""
+    def told(self, *, all_seen: bool = False) -> list[Fault]:
+        """A fault for each kind; there may be more rows of it unless `all_seen`."""
+        least = "" if all_seen else "at least "
         return [
-            fault
-            if count == 1
-            else Fault(fault.where, f"{fault.what} Likewise {_rows(count - 1)} behind it.", fault.fix)
+            replace(fault, what=f"{fault.what} Likewise {least}{_rows(count - 1)} behind it.") if count > 1 else fault
             for fault, count in self._found.values()
         ]
 

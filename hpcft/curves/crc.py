@@ -117,8 +117,11 @@ def _right_aligned(
             rows[row, width - length :] = raw[at : at + length]
         return rows
     rows = windows(raw, width)[starts]
-    if (lengths < width).any():
+    if width <= _LANE and (lengths < width).any():
         rows *= np.arange(width) >= (width - lengths)[:, None]
+    elif width > _LANE:  # a mask of eight bytes for each byte of a large event would be felt
+        for row, extra in enumerate((width - lengths).tolist()):
+            rows[row, :extra] = 0
     return np.asarray(rows)
 
 

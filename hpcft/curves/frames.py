@@ -75,7 +75,7 @@ def encode_frame(data: bytes) -> bytes:
 
 
 def encode_frames(payloads: list[bytes]) -> bytes:
-    """Many payloads as frames, one after the other; the checksums are computed together, by length."""
+    """Many payloads as frames, one after the other; the checksums are computed together."""
     lengths = np.array([len(data) for data in payloads], dtype=np.int64)
     raw, offsets = unsealed(lengths)
     for at, data in zip(offsets.tolist(), payloads, strict=True):

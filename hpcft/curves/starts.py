@@ -12,15 +12,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from hpcft.curves.frames import read_frames
+from hpcft.curves.frames import Tail, read_frames
 from hpcft.curves.points import Points
 from hpcft.curves.reader import Damage
 from hpcft.curves.stitch import JobCurve, Stitcher
@@ -200,17 +201,25 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[tuple[Path, list[Path]]]:
         return
     seen.add(real)
     try:
-        entries = sorted(folder.iterdir())
-        files = [path for path in entries if ".tfevents." in path.name and path.is_file()]
-        folders = [path for path in entries if path.is_dir()]
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
-    if any(path.name == MARK for path in entries):
+    if any(entry.name == MARK for entry in entries):
         return
-    if files:
+    named = [entry for entry in entries if ".tfevents." in entry.name]
+    if files := [Path(entry.path) for entry in named if _holds(entry.is_file)]:
         yield folder, files
-    for below in folders:
-        yield from _walk(below, seen)
+    for entry in entries:
+        if _holds(entry.is_dir):
+            yield from _walk(Path(entry.path), seen)
+
+
+def _holds(what: Callable[[], bool]) -> bool:
+    """Whether an entry is that; not where the system does not say, as of a link to itself or into a closed folder."""
+    try:
+        return what()
+    except OSError:
+        return False
 
 
 def group(name: str, files: Sequence[EventFile]) -> list[Start]:
@@ -254,13 +263,24 @@ def _head(path: Path) -> tuple[float, int | None]:
     """When a file was begun, by its first event, NaN where it has none yet; and the step of its purge mark."""
     began, purge = math.nan, None
     with contextlib.suppress(OSError, DecodeError), path.open("rb") as file:
-        for payload in read_frames(file.read(_HEAD_BYTES)).payloads[:_HEAD]:
+        for payload in _first_payloads(file):
             event = Event.FromString(payload)
             if not math.isfinite(began):
                 began = event.wall_time
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
                 purge = int(event.step)
     return began, purge
+
+
+def _first_payloads(file: IO[bytes]) -> list[bytes]:
+    """The first `_HEAD` events of a file, or all that are sound; among them may be a model's graph, which is large."""
+    data = b""
+    while more := file.read(_HEAD_BYTES + len(data)):
+        data += more
+        frames = read_frames(data)
+        if len(frames.spans) >= _HEAD or frames.tail is Tail.CORRUPT:
+            break
+    return read_frames(data).payloads[:_HEAD]
 
 
 def _times(curves: Mapping[str, Points], place: int) -> list[float]:

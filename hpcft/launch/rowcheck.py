@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from hpcft.disk import read_json
 from hpcft.errors import Fault, UserError
-from hpcft.parquetrows import WRITE_IT, read_parquet_rows
+from hpcft.parquetrows import WRITE_IT, parquet_columns, read_parquet_rows
 from hpcft.recipe import VERDICTS, Recipe
 from hpcft.recipefile import RecipeFile
-from hpcft.rowfaults import RowFaults, cell_fault
+from hpcft.rowfaults import RowFaults, gap_fault, is_missing, text_fault
 from hpcft.sections import Filter
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import Row, label_of, read_text_rows
@@ -32,6 +31,8 @@ WHOLE = 4 << 20
 UNIQUE = "Make ids unique, or write `filter: {duplicates: drop}` into data, or `keep` if they need not be."
 SOME = 1000
 """Rows that are looked at of a larger one; the job looks at all."""
+PIECE = 100
+"""Rows of a table that are in memory at a time: a login node is shared."""
 
 
 def data_faults(file: RecipeFile) -> Iterator[Fault]:
@@ -53,6 +54,15 @@ def data_faults(file: RecipeFile) -> Iterator[Fault]:
     yield from _choice_faults(file)
     yield from _column_faults(file, template)
     yield from _split_faults(file, template)
+
+
+def _has_pyarrow() -> bool:
+    """Whether it can be used here; an installed one may lack what a node of another age has."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
@@ -115,8 +125,8 @@ def _split_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterator
         text = getattr(file.recipe.data, key)
         if text is None:
             continue
-        wanted = [*_wanted(file.recipe, template), *_named(file.recipe)]
-        look = Look(file.recipe, key, file.where(f"data.{key}"), list(dict.fromkeys(wanted)), template, known)
+        read = _wanted(file.recipe, template)
+        look = Look(file.recipe, key, file.where(f"data.{key}"), read, template, known)
         yield from look.faults()
         if key == "train" and look.whole and known is None:
             known = look.labels
@@ -129,7 +139,8 @@ class Look:
     recipe: Recipe
     key: str
     where: str
-    wanted: list[str]
+    read: list[str]
+    """Columns that the task reads."""
     template: PromptTemplate | None
     known: set[str] | None
     """Labels of the training rows, where all of them were looked at."""
@@ -139,6 +150,11 @@ class Look:
 
     def __post_init__(self) -> None:
         self.wrong = RowFaults(self.place)
+
+    @property
+    def wanted(self) -> list[str]:
+        """Columns that there have to be: those, and the ones by which rows are drawn or filtered."""
+        return list(dict.fromkeys([*self.read, *_named(self.recipe)]))
 
     @property
     def filled(self) -> tuple[str, ...]:
@@ -189,19 +205,17 @@ class Look:
                     if binary.read(4) != b"PAR1":
                         yield Fault(self.where, f"{path} is no parquet file.", HELP[".parquet"])
                         return
-                if find_spec("pyarrow") is None:
+                if not _has_pyarrow():
                     return  # only the job can read it
             self.whole = path.stat().st_size <= WHOLE
-            rows = read_parquet_rows(path) if path.suffix == ".parquet" else read_text_rows(path)
-            first = next(rows, None)
-            if first is None:
+            rows, there = self._opened(path)
+            if there is None:
                 yield Fault(self.where, f"{path} holds no row.", HELP[path.suffix])
                 return
-            if missing := list(self._missing(list(first))):
+            if missing := list(self._missing(there)):
                 yield from missing
                 return
-            self._row(1, first)
-            for number, row in enumerate(rows if self.whole else islice(rows, SOME), 2):
+            for number, row in enumerate(rows if self.whole else islice(rows, SOME), 1):
                 self._row(number, row)
         except OSError as error:
             yield Fault(self.where, f"{path} cannot be read: {_reason(error)}.", "Name a file of rows.")
@@ -209,7 +223,18 @@ class Look:
             self.whole = False
             yield from (*self.wrong.told(), *error.faults)
         else:
-            yield from self.wrong.told()
+            yield from self.wrong.told(all_seen=self.whole)
+
+    def _opened(self, path: Path) -> tuple[Iterator[Row], list[str] | None]:
+        """The rows, and the columns of the first; None where there is none."""
+        if path.suffix == ".parquet":
+            there = parquet_columns(path)
+            given = {self.recipe.data.columns.get(name, name) for name in (*self.wanted, "id")}
+            rows = read_parquet_rows(path, columns=[name for name in there if name in given] or there[:1], piece=PIECE)
+        else:
+            rows, there = read_text_rows(path), []
+        first = next(rows, None)
+        return chain([first or {}], rows), None if first is None else there or list(first)
 
     def _missing(self, there: list[str]) -> Iterator[Fault]:
         columns = self.recipe.data.columns
@@ -220,15 +245,15 @@ class Look:
         """Look at one row; of what is wrong with many the first is named."""
         columns, keep = self.recipe.data.columns, self.recipe.data.filter or Filter()
         key = row.get(columns.get("id", "id"))
-        before = number if key is None or keep.duplicates else self.ids.setdefault(str(key), number)
+        before = number if is_missing(key) or keep.duplicates else self.ids.setdefault(str(key), number)
         if before != number:
             self.wrong.add(number, f'its id "{key}" is that of row {before} too.', UNIQUE, kind="id")
         for name in self.wanted:
             given = columns.get(name, name)
-            wrong = cell_fault(row, given, filled=name in self.filled)
-            if wrong and keep.empty is None:
+            gap = gap_fault(row, given, filled=name in self.filled)
+            if wrong := (None if keep.empty else gap) or (text_fault(row, given) if name in self.read else None):
                 self.wrong.add(number, wrong)
-            elif not wrong and name in ("label", self.template and self.template.completion):
+            elif not gap and name in ("label", self.template and self.template.completion):
                 self._label(number, given, label_of(row[given]))
 
     def _label(self, number: int, column: str, label: str) -> None:

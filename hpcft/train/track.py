@@ -95,12 +95,14 @@ class Forwarder:
 
     def finish(self) -> None:
         """Hand on the rest and close the tracker's run."""
-        self._tried = -1.0
+        self._tried, refusal = -1.0, None
         try:
             self._forward()
         except OSError as error:
-            self._complain(f"could not read all of the curve: {(error.strerror or str(error)).lower()}")
+            refusal = (error.strerror or str(error)).lower()
         self._guarded(self._close)
+        if refusal:
+            self._complain(f"the run's records could not be read: {refusal}")
 
     def _forward(self) -> None:
         """Raises OSError where the run's records cannot be read."""
@@ -151,12 +153,14 @@ class Forwarder:
         except Exception as error:  # whatever it is, the run is none the worse
             self._session, self._given = None, -1.0
             words = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
-            self._complain(f"did not take the curve: {words}", words, given=self._state["sent"])
+            self._complain(words, given=self._state["sent"])
 
-    def _complain(self, what: str, fault: str | None = None, **facts: Any) -> None:
-        self._say(f"hpcft: {self._tracker} {what}. `hpcft track` or the next job tries again.")
+    def _complain(self, why: str, **facts: Any) -> None:
+        self._say(
+            f"hpcft: {self._tracker} did not take the curve: {why}. `hpcft track` or the next job tries again."
+        )
         try:
-            self._note(fault=fault or what, **facts)
+            self._note(fault=why, **facts)
         except OSError as refusal:
             self._say(f"hpcft: nor could that be noted: {(refusal.strerror or str(refusal)).lower()}")
 

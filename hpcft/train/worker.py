@@ -68,7 +68,8 @@ def quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if imported := sys.modules.get("transformers.utils.logging"):  # it has asked the environment already
+    # Where it is imported already, it has asked the environment before.
+    if (imported := sys.modules.get("transformers.utils.logging")) and not sys.stderr.isatty():
         imported.disable_progress_bar()
 
 

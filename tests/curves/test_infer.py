@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tensorboard.compat.proto.event_pb2 import Event
 
+from hpcft.curves.events import start_event, version_event
+from hpcft.curves.frames import encode_frames
 from hpcft.curves.infer import Taken, infer
-from hpcft.curves.starts import Reader
+from hpcft.curves.starts import Reader, _head
 from hpcft.curves.stitch import stitch
 from hpcft.curves.writer import CurveWriter
 
@@ -179,6 +182,13 @@ def test_nan_and_clocks_without_sense_stop_nothing(tmp_path: Path, reader: Calla
     assert len(doubts(reader())) >= 1
 
 
+def test_a_purge_mark_behind_a_large_event_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "events.out.tfevents.1.x"
+    graph = Event(wall_time=7.0, graph_def=b"x" * 200_000).SerializeToString()
+    path.write_bytes(encode_frames([version_event(7.0), graph, start_event(9, 8.0)]))
+    assert _head(path) == (7.0, 9)
+
+
 def test_links_in_a_circle_and_a_file_that_is_gone_stop_nothing(tmp_path: Path, reader: Callable[..., Reader]) -> None:
     logs = tmp_path / "logs"
     log(logs / "one", 1000, {"loss": range(1, 5)})
@@ -186,6 +196,7 @@ def test_links_in_a_circle_and_a_file_that_is_gone_stop_nothing(tmp_path: Path, 
     (logs / "above").symlink_to(logs)
     (logs / "gone").mkdir()
     (logs / "gone" / "events.out.tfevents.1.there").symlink_to(tmp_path / "nowhere")
+    (logs / "one" / "events.out.tfevents.2.long").symlink_to("x" * 300)  # whose look gives an error of the system
     assert [start.name for start in reader(logs).find().starts] == ["one"]
 
 

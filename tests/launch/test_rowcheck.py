@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pandas
 import pytest
 
 from hpcft.launch import rowcheck
+from hpcft.parquetrows import read_parquet_rows
 from tests.desk import Desk, make_desk
 
 
@@ -53,6 +56,32 @@ def test_a_parquet_file_is_looked_at_as_a_text_file_is(
     pandas.DataFrame(written).to_parquet(desk.folder / "train.parquet")
     desk.change("train: train.jsonl", "train: train.parquet")
     assert desk.faults() == [f"train.parquet, {fault}" for fault in faults]
+
+
+def test_of_a_large_parquet_file_hardly_anything_is_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": f"good day {n}", "label": "glad", "picture": random.randbytes(2000)} for n in range(4000)]
+    rows[500]["text"] = None
+    path = desk.folder / "train.parquet"
+    pandas.DataFrame(rows).to_parquet(path)
+    monkeypatch.setattr(rowcheck, "WHOLE", 1000)
+    desk.change("train: train.jsonl", "train: train.parquet")
+    assert desk.faults() == ['train.parquet, row 501: "text" has no value.']
+    before = bytes_read()
+    some = list(islice(read_parquet_rows(path, columns=["text", "label"], piece=rowcheck.PIECE), 1000))
+    assert len(some) == 1000
+    assert bytes_read() - before < path.stat().st_size / 4
+
+
+def bytes_read() -> int:
+    """By this process so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_what_is_no_text_is_no_matter_in_a_column_by_which_rows_are_drawn(desk: Desk) -> None:
+    rows(desk, *[{**GOOD, "text": f"day {n}", "kind": ["u", "v"]} for n in range(8)])
+    desk.accepts("--set", "data.split={test: 2, by: kind}")
+    rows(desk, {**GOOD, "text": ["day"]}, {**GOOD, "text": None})
+    assert desk.faults("--set", "data.filter={empty: drop}") == ['train.jsonl, row 1: "text" is a list, not text.']
 
 
 def test_a_parquet_file_without_a_column_or_an_end_is_refused(desk: Desk) -> None:

@@ -204,7 +204,8 @@ def test_rows_that_cannot_be_used_are_named_together() -> None:
     with pytest.raises(UserError) as error:
         features(task_of("bert", "classify"), rows)
     assert str(error.value).splitlines() == [
-        'rows.jsonl, row 1: its label "perhaps" is none of the classes. Likewise 2 rows behind it. Known: no, yes.',
+        'rows.jsonl, row 1: its label "perhaps" is none of the classes. Likewise at least 2 rows behind it. '
+        "Known: no, yes.",
         'rows.jsonl, row 2: has no column "label".',
         'rows.jsonl, row 3: has no column "text".',
         'rows.jsonl, row 4: "text" has no value.',

@@ -99,6 +99,19 @@ def test_rows_are_those_of_the_stitched_curve(tmp_path: Path) -> None:
     assert rows[2].values == {"train/loss": pytest.approx(2.0201)}
 
 
+class Idle:
+    """A tracker's run that is open."""
+
+    id = "one"
+
+    def last_step(self) -> float:
+        return -1
+
+    def send(self, rows: object) -> None: ...
+
+    def finish(self) -> None: ...
+
+
 def test_a_run_that_cannot_be_read_for_now_ends_no_tracker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path)
     train(begin_job(run, 1, 0), 1, 1, 20)
@@ -108,8 +121,12 @@ def test_a_run_that_cannot_be_read_for_now_ends_no_tracker(tmp_path: Path, capsy
     away = record.rename(tmp_path / "away")
     record.symlink_to(record)  # whoever opens it gets an error of the system
     forwarder.forward()
+    forwarder._session = Idle()
     forwarder.finish()
-    assert "trackio could not read all of the curve: too many levels" in capsys.readouterr().out
+    assert (
+        "trackio did not take the curve: the run's records could not be read: too many levels"
+        in capsys.readouterr().out
+    )
     assert "too many levels" in (read_json(run.trackers / "trackio.json") or {})["fault"]
     record.unlink()
     away.rename(record)
