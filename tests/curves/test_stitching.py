@@ -176,6 +176,7 @@ def test_a_run_of_hpcft_is_stitched_from_its_own_records(desk: Desk) -> None:
     assert said.err.endswith("own: is a run of hpcft, which is stitched from its own records. Name it alone.\n")
 
 
+@pytest.mark.slow
 def test_it_follows_until_ctrl_c_and_a_new_start_appears(desk: Desk) -> None:
     two_starts(desk.folder / "logs")
     shutil.move(desk.folder / "logs" / "b", desk.folder / "later")

@@ -218,6 +218,7 @@ curves = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(st.lists(curves, min_size=2, max_size=5))
 def test_after_any_change_all_readers_show_what_is_wanted_or_the_run_begins_anew(

@@ -107,6 +107,7 @@ def tokenizer() -> Any:
     return train_tokenizer()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["instruct", "corpus"])
 def test_killed_at_any_instant_it_ends_with_the_same_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any, kind: str

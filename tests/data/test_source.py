@@ -67,7 +67,7 @@ def test_columns_are_called_as_the_task_calls_them(tmp_path: Path) -> None:
             '{0}, row 1: has no column "body", which data.columns names. It has "id", "headline", "mood".',
         ),
         ({"train": "{1}"}, "{1}: cannot be loaded: "),
-        ({"train": "nobody/nothing"}, "nobody/nothing: cannot be loaded: "),
+        pytest.param({"train": "nobody/nothing"}, "nobody/nothing: cannot be loaded: ", marks=pytest.mark.slow),
         ({"train": "{2}:test"}, '{2}: has no split "test". It has "train", "dev"; write `{2}:NAME` for one of them.'),
     ],
 )

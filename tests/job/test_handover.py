@@ -61,6 +61,7 @@ def test_only_a_later_job_or_attempt_can_claim(run: RunDir) -> None:
     assert not handover.claimed_by_later(run, run.job(3)) and not handover.claimed_by_later(run, run.job(3, 2))
 
 
+@pytest.mark.slow
 def test_one_that_is_told_to_end_while_it_waits_gives_up(run: RunDir) -> None:
     other = holder(run, "deaf")
     try:

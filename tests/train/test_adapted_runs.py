@@ -17,6 +17,8 @@ from hpcft.train.saving import Saver
 from tests.train.models import go_on
 from tests.train.pieces import begin, digest, make_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,6 +27,8 @@ from hpcft.train.saving import Saver
 from hpcft.train.step import one_step
 from tests.train.pieces import begin, make_parts, make_run
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["node", "queue", "loss curve"]
 
 

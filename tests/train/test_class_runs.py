@@ -23,6 +23,8 @@ from tests.parts import make_tiny_encoder, make_tiny_gpt2, write_labelled
 from tests.promise import outcome
 from tests.train.pieces import begin, train_job
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 WAYS: dict[str, dict[str, Any]] = {
     "classify-gpt2": {"task": "classify", "model": "gpt2"},

@@ -245,6 +245,7 @@ def test_checkpointed_activations_give_the_same_gradients(folder: Path, family: 
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classify", "prefer"])
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt2"])
 def test_the_estimate_knows_the_model(folder: Path, family: str, task: str) -> None:

@@ -62,6 +62,7 @@ def measured(recipe: Recipe, rows: int) -> int:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
     [

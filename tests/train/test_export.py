@@ -33,6 +33,8 @@ from tests.parts import make_tiny_gpt2
 from tests.train.models import go_on, logits, make_tiny_llama
 from tests.train.pieces import begin, make_parts, make_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,7 @@ def memory(patch: pytest.MonkeyPatch, size: float) -> None:
     patch.setattr(hostmemory, "available", lambda: int(size))
 
 
+@pytest.mark.slow
 def test_the_largest_divisor_of_the_batch_that_has_room_is_taken_and_the_batch_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

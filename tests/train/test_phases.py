@@ -19,6 +19,8 @@ from tests.parts import write_rows
 from tests.promise import Outcome, outcome
 from tests.train.pieces import make_run, train_job
 
+pytestmark = pytest.mark.slow
+
 BORDER, STEPS = 6, 11
 TAGS = ("train/loss", "validation/loss", "train/learning_rate", "train/phase", "train/gradient_norm")
 

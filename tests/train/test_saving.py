@@ -28,6 +28,8 @@ from tests.parts import write_rows
 from tests.promise import wait_for
 from tests.train.pieces import begin, digest, make_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,6 +25,8 @@ from hpcft.train.training import Training
 from tests.parts import write_documents
 from tests.train.pieces import begin, digest, make_parts, make_run
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["node", "queue", "loss curve"]
 DRAWN = {"choices": LABELS, "generate": {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}}
 
