@@ -156,9 +156,7 @@ class Forwarder:
             self._complain(words, given=self._state["sent"])
 
     def _complain(self, why: str, **facts: Any) -> None:
-        self._say(
-            f"hpcft: {self._tracker} did not take the curve: {why}. `hpcft track` or the next job tries again."
-        )
+        self._say(f"hpcft: {self._tracker} did not take the curve: {why}. `hpcft track` or the next job tries again.")
         try:
             self._note(fault=why, **facts)
         except OSError as refusal:
