@@ -23,8 +23,9 @@ def test_jobs_are_one_line_in_changing_colours_beside_other_runs_too_and_stitche
     server = start(tmp_path / "view", "true")
     with browser(tmp_path / "drawn", webgl=True) as driver:  # as people have it
         page = Page(driver, server.by_job)
-        page.wait_until(lambda: all(pixels(page, "train/loss", colour) for colour in page.colours().values()))
-        assert len(set(page.colours().values())) == 3
+        colours = colours_of(page, 3)
+        assert len(set(colours.values())) == 3
+        page.wait_until(lambda: all(pixels(page, "train/loss", colour) for colour in colours.values()))
         page.save(BUILD / "drawn.png")
     with browser(tmp_path / "profile") as driver:
         page = Page(driver, server.by_job)
@@ -41,9 +42,9 @@ def test_jobs_are_one_line_in_changing_colours_beside_other_runs_too_and_stitche
         for name in "bc":
             View(tmp_path / "view" / name).poll(three_jobs(tmp_path / name))
         page.open(server.by_job)
-        colours = colours_of(page, 9)
-        assert len(set(colours.values())) == 6
-        assert meet_in_other_colours(colours)
+        nine = colours_of(page, 9)
+        assert len(set(nine.values())) == 6
+        assert meet_in_other_colours(nine)
 
         # As many runs as TensorBoard has colours: by itself it would give each run one for all its jobs.
         for name in "defg":
