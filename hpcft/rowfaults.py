@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,11 @@ NO_TEXT: dict[type, str] = {list: "a list", tuple: "a list", dict: "an object", 
 def is_missing(value: object) -> bool:
     """Whether a cell holds nothing: null in JSON, a gap in parquet, a csv row that is too short."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def quoted(names: Iterable[str]) -> str:
+    """`"text", "label"`."""
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def cell_fault(row: Mapping[str, Any], column: str, *, filled: bool) -> str | None:

@@ -274,13 +274,12 @@ def _head(path: Path) -> tuple[float, int | None]:
 
 def _first_payloads(file: IO[bytes]) -> list[bytes]:
     """The first `_HEAD` events of a file, or all that are sound; among them may be a model's graph, which is large."""
-    data = b""
-    while more := file.read(_HEAD_BYTES + len(data)):
+    data = file.read(_HEAD_BYTES)
+    frames = read_frames(data)
+    while len(frames.spans) < _HEAD and frames.tail is not Tail.CORRUPT and (more := file.read(len(data))):
         data += more
         frames = read_frames(data)
-        if len(frames.spans) >= _HEAD or frames.tail is Tail.CORRUPT:
-            break
-    return read_frames(data).payloads[:_HEAD]
+    return frames.payloads[:_HEAD]
 
 
 def _times(curves: Mapping[str, Points], place: int) -> list[float]:

@@ -22,6 +22,7 @@ from hpcft.data.facts import Facts, Reader, read_facts
 from hpcft.disk import read_json, write_json
 from hpcft.errors import Fault, UserError
 from hpcft.recipe import Recipe
+from hpcft.rowfaults import quoted
 from hpcft.sections import Filter
 from hpcft.textrows import Row
 
@@ -112,13 +113,15 @@ def select(wanted: Wanted, store: Path | None, poll: Callable[[], None]) -> dict
 
 def _with_columns(wanted: Wanted, done: int) -> Iterator[Row]:
     """The rows behind the first `done`. Raises UserError where the first of all lacks a column: all would be alike."""
-    for number, row in enumerate(wanted.rows(done), done + 1):
-        lenient = wanted.recipe.data.filter is not None and wanted.recipe.data.filter.empty is not None
-        missing = [name for name in wanted.reader.columns if name not in row] if number == 1 and not lenient else []
-        if missing:
-            has = ", ".join(f'"{name}"' for name in row)
-            raise UserError(Fault(f"{wanted.place}, row 1", f'has no column "{missing[0]}".', f"It has {has}."))
-        yield row
+    keep = wanted.recipe.data.filter or Filter()
+    rows = wanted.rows(done)
+    if not done and not keep.empty:
+        first = next(rows, {})
+        if missing := [name for name in wanted.reader.columns if name not in first]:
+            what, fix = f'has no column "{missing[0]}".', f"It has {quoted(first)}."
+            raise UserError(Fault(f"{wanted.place}, row 1", what, fix))
+        yield first
+    yield from rows
 
 
 def _again(facts: Facts) -> npt.NDArray[np.bool_]:

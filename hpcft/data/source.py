@@ -17,6 +17,7 @@ from hpcft.data.selection import Selection, Wanted, select
 from hpcft.errors import Fault, UserError
 from hpcft.parquetrows import PIECE
 from hpcft.recipe import Recipe
+from hpcft.rowfaults import quoted
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import CUT_UP, LONGEST, Row
 
@@ -157,11 +158,6 @@ def checked(row: Row, place: Path, number: int) -> Row:
             what = f'"{name}" has {len(value):,} characters; {LONGEST:,} is the most.'
             raise UserError(Fault(f"{place}, row {number}", what, CUT_UP))
     return row
-
-
-def quoted(names: Mapping[str, Any]) -> str:
-    """`"text", "label"`."""
-    return ", ".join(f'"{name}"' for name in names)
 
 
 def source_rows(recipe: Recipe, split: str, done: int = 0) -> Iterator[Row]:

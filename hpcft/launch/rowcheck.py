@@ -13,7 +13,7 @@ from hpcft.errors import Fault, UserError
 from hpcft.parquetrows import WRITE_IT, parquet_columns, read_parquet_rows
 from hpcft.recipe import VERDICTS, Recipe
 from hpcft.recipefile import RecipeFile
-from hpcft.rowfaults import RowFaults, gap_fault, is_missing, text_fault
+from hpcft.rowfaults import RowFaults, gap_fault, is_missing, quoted, text_fault
 from hpcft.sections import Filter
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import Row, label_of, read_text_rows
@@ -103,17 +103,13 @@ def _column_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterato
         if name not in (*wanted, "id", *_named(file.recipe)):
             reads = "the template" if file.recipe.task == "instruct" else f"the task {file.recipe.task}"
             what = f'data.columns.{name}: {reads} reads no "{name}".'
-            yield Fault(file.where(f"data.columns.{name}"), what, f"It reads {_quoted(wanted)}.")
+            yield Fault(file.where(f"data.columns.{name}"), what, f"It reads {quoted(wanted)}.")
 
 
 def _named(recipe: Recipe) -> list[str]:
     """Columns by which rows are drawn or filtered."""
     split, keep = recipe.data.split, recipe.data.filter
     return [name for name in (split and split.by, keep and keep.balance) if name]
-
-
-def _quoted(names: list[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
 
 
 def _split_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterator[Fault]:
@@ -187,7 +183,7 @@ class Look:
         if several := read_json(folder / "dataset_dict.json"):
             if split not in several["splits"]:
                 what = f'{folder} has no split "{split}".'
-                fix = f"It has {_quoted(several['splits'])}; write `{folder}:NAME` for one of them."
+                fix = f"It has {quoted(several['splits'])}; write `{folder}:NAME` for one of them."
                 yield Fault(self.where, what, fix)
                 return
             folder = folder / split
@@ -239,7 +235,7 @@ class Look:
     def _missing(self, there: list[str]) -> Iterator[Fault]:
         columns = self.recipe.data.columns
         if missing := [name for name in (columns.get(name, name) for name in self.wanted) if name not in there]:
-            yield Fault(self.where, f"{self.place} has no column {_quoted(missing)}.", f"It has {_quoted(there)}.")
+            yield Fault(self.where, f"{self.place} has no column {quoted(missing)}.", f"It has {quoted(there)}.")
 
     def _row(self, number: int, row: Row) -> None:
         """Look at one row; of what is wrong with many the first is named."""

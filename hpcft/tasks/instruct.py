@@ -41,8 +41,8 @@ class Instruct:
         for number, row in enumerate(rows, start + 1):
             written = self.template.completion
             cells = ((column, column == written) for column in self.template.columns)
-            if wrong := [what for column, filled in cells if (what := cell_fault(row, column, filled=filled))]:
-                faults.add(number, wrong[0])
+            if wrong := next(filter(None, (cell_fault(row, column, filled=filled) for column, filled in cells)), None):
+                faults.add(number, wrong)
                 continue
             pairs.append(self.template.render(row))
         if told := faults.told():

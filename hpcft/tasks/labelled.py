@@ -29,9 +29,9 @@ def read_labelled(
     faults = RowFaults(path)
     numbers = {label: number for number, label in enumerate(labels)}
     for number, row in enumerate(rows, start + 1):
-        wrong = [what for column in (*columns, LABEL) if (what := cell_fault(row, column, filled=True))]
-        if wrong:
-            faults.add(number, wrong[0])
+        cells = (cell_fault(row, column, filled=True) for column in (*columns, LABEL))
+        if wrong := next(filter(None, cells), None):
+            faults.add(number, wrong)
             continue
         if (label := label_of(row[LABEL])) not in numbers:
             what = f'its label "{label}" is none of the classes.'

@@ -18,6 +18,7 @@ from hpcft.data.rows import in_chunks, rows_behind
 from hpcft.disk import make_durable
 from hpcft.errors import Fault, UserError
 from hpcft.evaluation.generation import complete, make_config, prompt_tokens, room
+from hpcft.rowfaults import quoted
 from hpcft.rundir import RunDir
 from hpcft.sections import Generate
 from hpcft.template import PromptTemplate, read_template
@@ -165,8 +166,7 @@ def _prompt(writer: Writer, row: Row, where: str) -> str:
     try:
         return writer.prompt(row)
     except KeyError as error:
-        there = ", ".join(f'"{name}"' for name in row)
-        raise UserError(Fault(where, f'has no column "{error.args[0]}".', f"It has {there}.")) from None
+        raise UserError(Fault(where, f'has no column "{error.args[0]}".', f"It has {quoted(row)}.")) from None
 
 
 def talk(writer: Writer) -> None:
