@@ -21,6 +21,8 @@ export OMP_NUM_THREADS := 1
 # Models and data are local folders; nothing is looked up.
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
+# The tests start hundreds of Pythons: what one has compiled is there for the next.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all demo test quick exact jobs systems bench bench-chain bench-gpu lint parts clean
 all: test

@@ -86,8 +86,10 @@ def _axis(key: str, value: object, where: Where, faults: list[Fault]) -> Iterato
     elif isinstance(value, dict):
         for name, settings in value.items():
             if settings is not None and not isinstance(settings, dict):
-                what = f"{place}.{name} = {json.dumps(settings, default=str)} is no section."
-                faults.append(Fault(where(f"{place}.{name}"), what, f"Write `{name}: {{train.seed: 0}}`."))
+                given = json.dumps(settings, default=str)
+                what = f"{place}.{name} = {given} is no section."
+                fix = f"{key}.{name}: {given}" if isinstance(settings, list) else f"{name}: {{train.seed: 0}}"
+                faults.append(Fault(where(f"{place}.{name}"), what, f"Write `{fix}`."))
                 continue
             settings = settings or {}
             faults += _setting_faults(settings, f"{place}.{name}", where)
@@ -145,7 +147,7 @@ def _twice_set(axes: list[Axis], where: Where) -> Iterator[Fault]:
 
 def _name_faults(found: list[Cell], name: str, where: Where) -> Iterator[Fault]:
     """Names that no run can have, or two would."""
-    seen: set[str] = set()
+    seen: dict[str, Cell] = {}
     fix = "Name the runs: write the matrix as a list, with `name: ...` in each."
     for cell in found:
         whole = f"{name}-{cell.label}"
@@ -154,6 +156,9 @@ def _name_faults(found: list[Cell], name: str, where: Where) -> Iterator[Fault]:
             if len(whole) <= 61:
                 what = f'"{whole}" is no name for a run.'
             yield Fault(next(iter(cell.places.values()), where("matrix")), what, fix)
-        if whole in seen:
-            yield Fault(next(iter(cell.places.values()), where("matrix")), f'two runs would be called "{whole}".', fix)
-        seen.add(whole)
+        other = seen.setdefault(whole, cell)
+        if other is not cell:
+            place = next(iter(cell.places.values()), where("matrix"))
+            same = other.settings == cell.settings
+            what = f'"{whole}" stands there twice.' if same else f'two runs would be called "{whole}".'
+            yield Fault(place, what, "Remove one." if same else fix)

@@ -56,7 +56,7 @@ class RecipeFile:
         if self.phase and (own in self.lines or any(text.startswith(own) for text in self.overrides)):
             return replace(self, phase=None).where(own)
         for setting, written in (self.cell.places if self.cell else {}).items():
-            if f"{key}.".startswith(f"{setting}."):
+            if f"{key}.".startswith(f"{setting}.") or (key not in self.lines and setting.startswith(f"{key}.")):
                 return written
         for text in self.overrides:
             given = text.split("=", 1)[0].strip()
@@ -108,7 +108,9 @@ def check_members(path: Path, overrides: Sequence[str] = ()) -> list[Member]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(Fault(str(path), f"cannot be read: {reason}.")) from None
+        beside = [other.name for other in sorted(path.parent.glob("*.yaml"))] if not path.exists() else []
+        fix = f"There: {', '.join(beside)}." if beside else ""
+        raise UserError(Fault(str(path), f"cannot be read: {reason}.", fix)) from None
     values, lines = read_yaml(path, text)
     for key, section in sections(Recipe).items():
         if section and key in values and values[key] is None:

@@ -53,6 +53,23 @@ def text_fault(row: Mapping[str, Any], column: str) -> str | None:
     return f'"{column}" is {kind}, not text.' if kind else None
 
 
+def class_faults(labels: Iterable[str], place: object) -> list[Fault]:
+    """What makes these labels no classes: they are fewer than two, or only a slip tells two of them apart."""
+    known = sorted(labels)
+    if len(known) < 2:
+        what = f'every row has the label "{known[0]}".' if known else "has no row with a label."
+        return [Fault(str(place), what, "Give rows of two classes or more.")]
+    alike: dict[str, list[str]] = {}
+    for label in known:
+        alike.setdefault(" ".join(label.split()).casefold(), []).append(label)
+    return [
+        Fault(str(place), f"the labels {quoted(some)} differ in case or blanks alone.", fix)
+        for some in alike.values()
+        if len(some) > 1
+        for fix in ["Make them one; if each is a class, name all classes in data.labels."]
+    ]
+
+
 class RowFaults:
     """What is wrong with some rows of a place; of what many have, the first is named."""
 

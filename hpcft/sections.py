@@ -38,6 +38,19 @@ class Split(Section):
     by: str | None = None
     """A column, as the task calls it, of whose values each part gets its share (stratified)."""
 
+    def sizes(self, total: int) -> dict[str, int]:
+        """Rows of the test and of the validation, drawn from so many."""
+        asked = {"test": self.test or 0, "validation": self.validation or 0}
+        return {part: max(1, round(n * total)) if 0 < n < 1 else int(n) for part, n in asked.items()}
+
+    def excess(self, total: int) -> str | None:
+        """That nothing is left to learn from of so many rows, in words."""
+        sizes = self.sizes(total)
+        if sum(sizes.values()) < total:
+            return None
+        counts = " and ".join(f"{count} for {part}" for part, count in sizes.items() if count)
+        return f"data.split takes {counts} of its {total} rows, which leaves none to learn from."
+
 
 class Filter(Section):
     """Rows that are left out of train, validation and test, each by itself, in this order. How many each of these has

@@ -67,7 +67,19 @@ def test_a_list_is_a_run_each() -> None:
         ("  train.seed: []\n", ["demo.yaml:14: matrix.train.seed is empty. Remove it."]),
         (
             "  train.seed: [1, 2, 1]\n",
-            [f'demo.yaml:14: two runs would be called "demo-seed-1". {NAMES}'],
+            ['demo.yaml:14: "demo-seed-1" stands there twice. Remove one.'],
+        ),
+        (
+            "  train.learning_rate: [1e-4, 1.00000001e-4]\n",
+            [f'demo.yaml:14: two runs would be called "demo-learning_rate-1e-4". {NAMES}'],
+        ),
+        (
+            "  train: {seed: [1, 2]}\n",
+            ["demo.yaml:14: matrix.train.seed = [1, 2] is no section. Write `train.seed: [1, 2]`."],
+        ),
+        (
+            "  trian.seed: [1, 2]\n",
+            ['demo.yaml:14: unknown key "trian". Did you mean "train"?'],
         ),
         (
             "  lora: [{rank: 8}]\n",

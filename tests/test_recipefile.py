@@ -164,7 +164,10 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_sentence(desk: Desk, text: s
 
 
 def test_a_recipe_that_is_not_there_or_a_folder_is_refused(desk: Desk) -> None:
-    assert desk.faults(recipe="nosuch.yaml") == ["nosuch.yaml: cannot be read: no such file or directory."]
+    assert desk.faults(recipe="nosuch.yaml") == [
+        "nosuch.yaml: cannot be read: no such file or directory. There: demo.yaml, here.yaml, site.yaml."
+    ]
+    assert desk.faults(recipe="no/such.yaml") == ["no/such.yaml: cannot be read: no such file or directory."]
     assert desk.faults(recipe="model") == ["model: cannot be read: is a directory."]
 
 

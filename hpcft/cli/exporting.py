@@ -28,11 +28,11 @@ def export(
     runs: Runs = None,
 ) -> None:
     """Write a run's model as a plain folder, with its card."""
-    from hpcft.launch.export import Export, write
+    from hpcft.launch.export import Export, loader, write
 
     found = choose_one(runs, run)
     if code := write(Export(found, out.absolute(), dtype, keep_adapter, checkpoint, best, push)):
         raise typer.Exit(code)
-    print(f"{found.name}: {out}, for AutoModelForCausalLM.from_pretrained and transformers.pipeline")
+    print(f"{found.name}: {out}, for {loader(found.recipe)}")
     if push:
         print(f"on the hub: {push}")

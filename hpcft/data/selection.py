@@ -167,30 +167,20 @@ def drawn(wanted: Wanted, facts: Facts) -> dict[str, Rows]:
     split, total = wanted.recipe.data.split, len(facts["same"])
     if len(wanted.parts) == 1 or split is None:
         return {wanted.split: np.arange(total)}
-    asked = {name: _number(getattr(split, name), total) for name in ("test", "validation")}
-    if sum(asked.values()) >= total:
-        counts = " and ".join(f"{count} for {name}" for name, count in asked.items() if count)
-        what = f"data.split takes {counts} of its {total} rows, which leaves none to learn from."
-        raise UserError(Fault(wanted.place, what, "Ask for less."))
+    if excess := split.excess(total):
+        raise UserError(Fault(wanted.place, excess, "Ask for less."))
     part = np.zeros(total, dtype=np.int8)
     same = _codes(facts["same"])
     classes = _codes(facts["by"]) if split.by else np.zeros(total, dtype=np.int64)
     order = np.lexsort((same, classes))
     sizes = np.bincount(classes)
-    quotas = {name: _shares(count, sizes) for name, count in asked.items()}
+    quotas = {name: _shares(count, sizes) for name, count in split.sizes(total).items()}
     for first, size, test, validation in zip(np.cumsum(sizes) - sizes, sizes, *quotas.values(), strict=True):
         rows = order[first : first + size]
         held, both = (_border(same[rows], place) for place in (int(test), int(test + validation)))
         part[rows[:held]], part[rows[held : max(held, both)]] = 2, 1
     found = {name: np.flatnonzero(part == SPLITS.index(name)) for name in wanted.parts}
     return {name: rows.astype(np.int64) for name, rows in found.items()}
-
-
-def _number(asked: float | None, total: int) -> int:
-    """Rows of a part: a share of all below 1, else their number."""
-    if asked is None:
-        return 0
-    return max(1, round(asked * total)) if asked < 1 else int(asked)
 
 
 def _codes(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -15,8 +15,8 @@ ONLY = {
     "labels": tuple(name for name, kind in TASKS.items() if kind.classes),
     "separator": ("entail",),
     "pair": ("prefer",),
-    "template": tuple(name for name, kind in TASKS.items() if not kind.classes),
-    "loss_on": tuple(name for name, kind in TASKS.items() if not kind.classes),
+    "template": ("instruct",),
+    "loss_on": ("instruct",),
 }
 """Keys of `data` that some tasks alone read; to the others they would say nothing."""
 BEFORE_POSITIONS = {

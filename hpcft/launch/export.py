@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpcft.errors import Fault, UserError
 from hpcft.launch.inenv import Left, call, env_faults
+from hpcft.recipe import Recipe
 from hpcft.rundir import RunDir
 
 DTYPES = ("fp32", "fp16", "bf16")
@@ -50,6 +51,14 @@ def faults(export: Export) -> list[Fault]:
     if export.push is not None and not REPOSITORY.fullmatch(export.push):
         found.append(Fault("--push", f'"{export.push}" names no repository.', "Write owner/name."))
     return [*found, *env_faults(run)]
+
+
+def loader(recipe: Recipe) -> str:
+    """What loads an exported model of this task, in words."""
+    if recipe.task == "prefer":
+        return "hpcft.train.pair.Pair.from_pretrained, as its README.md shows"
+    kind = "SequenceClassification" if recipe.has_classes else "CausalLM"
+    return f"AutoModelFor{kind}.from_pretrained and transformers.pipeline"
 
 
 def write(export: Export) -> int:

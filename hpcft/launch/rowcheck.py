@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hpcft.errors import Fault, UserError
 from hpcft.parquetrows import WRITE_IT, parquet_columns, read_parquet_rows
 from hpcft.recipe import VERDICTS, Recipe
 from hpcft.recipefile import RecipeFile
-from hpcft.rowfaults import RowFaults, gap_fault, is_missing, quoted, text_fault
+from hpcft.rowfaults import RowFaults, class_faults, gap_fault, is_missing, quoted, text_fault
 from hpcft.sections import Filter
 from hpcft.template import PromptTemplate, read_template
 from hpcft.textrows import Row, label_of, read_text_rows
@@ -117,15 +119,47 @@ def _split_faults(file: RecipeFile, template: PromptTemplate | None) -> Iterator
     named = recipe.data.labels or (VERDICTS if recipe.task == "prefer" else None)
     usable = named and recipe.has_classes and len(set(named)) == len(named) > 1 and "" not in named
     known = set(named or ()) if usable else None
+    lacking: set[tuple[str, ...]] = set()
     for key in ("train", "validation", "test"):
         text = getattr(file.recipe.data, key)
         if text is None:
             continue
         read = _wanted(file.recipe, template)
-        look = Look(file.recipe, key, file.where(f"data.{key}"), read, template, known)
+        look = Look(file.recipe, key, file.where(f"data.{key}"), read, template, known, lacking)
         yield from look.faults()
-        if key == "train" and look.whole and known is None:
-            known = look.labels
+        if key == "train" and look.whole:
+            yield from _whole_faults(file, look)
+            known = known or look.labels or None
+
+
+def _whole_faults(file: RecipeFile, look: Look) -> Iterator[Fault]:
+    """What is wrong with the training rows together, all of which were looked at."""
+    if file.recipe.has_classes and look.known is None and look.labels and not file.phase:
+        yield from class_faults(look.labels, look.place)
+    split = file.recipe.data.split
+    if split and look.rows and (excess := split.excess(look.rows)) and not any(_choice_faults(file)):
+        yield Fault(look.place, excess, "Ask for less.")
+
+
+def columns_help(missing: list[str], there: list[str], template: str | None) -> str:
+    """What to do where these columns, which a template may ask for, are not among those that there are.
+
+    >>> columns_help(["text"], ["Text", "mood"], None)
+    'It has "Text", "mood". Give its name: `columns: {text: Text}` in data.'
+    """
+    cut = next((mark for mark in ";\t|" if len(there) == 1 and mark in there[0]), None)
+    if cut:
+        return f"Its one column is {quoted(there)}: write commas in place of {json.dumps(cut)}."
+    pairs = ", ".join(f"{name}: {_nearest(name, there)}" for name in missing)
+    names = "its name" if len(missing) == 1 else "their names"
+    do = f"Correct {template}, or give {names}" if template else f"Give {names}"
+    return f"It has {quoted(there)}. {do}: `columns: {{{pairs}}}` in data."
+
+
+def _nearest(name: str, there: list[str]) -> str:
+    """The column that is most likely meant, as YAML takes it."""
+    found = get_close_matches(name, there, n=1) or get_close_matches(name.title(), there, n=1) or ["..."]
+    return found[0] if found[0].isidentifier() or found == ["..."] else json.dumps(found[0])
 
 
 @dataclass
@@ -140,9 +174,13 @@ class Look:
     template: PromptTemplate | None
     known: set[str] | None
     """Labels of the training rows, where all of them were looked at."""
+    lacking: set[tuple[str, ...]]
+    """Columns that another split lacks too, with those that it has: to be said once."""
     labels: set[str] = field(default_factory=set)
     ids: dict[str, int] = field(default_factory=dict)
     whole: bool = False
+    rows: int = 0
+    """That were looked at."""
 
     def __post_init__(self) -> None:
         self.wrong = RowFaults(self.place)
@@ -192,7 +230,7 @@ class Look:
             what = f"{folder} is no folder of rows: it has no dataset_info.json."
             yield Fault(self.where, what, "Write it with datasets' save_to_disk, or name a file.")
         elif there := list(facts.get("features") or ()):
-            yield from self._missing(there)
+            yield from self._missing_faults(self._missing(there), there)
 
     def _file_faults(self, path: Path) -> Iterator[Fault]:
         try:
@@ -208,11 +246,13 @@ class Look:
             if there is None:
                 yield Fault(self.where, f"{path} holds no row.", HELP[path.suffix])
                 return
-            if missing := list(self._missing(there)):
-                yield from missing
+            if missing := self._missing(there):
+                self.whole = False
+                yield from self._missing_faults(missing, there)
                 return
             for number, row in enumerate(rows if self.whole else islice(rows, SOME), 1):
                 self._row(number, row)
+                self.rows = number
         except OSError as error:
             yield Fault(self.where, f"{path} cannot be read: {_reason(error)}.", "Name a file of rows.")
         except UserError as error:
@@ -232,10 +272,20 @@ class Look:
         first = next(rows, None)
         return chain([first or {}], rows), None if first is None else there or list(first)
 
-    def _missing(self, there: list[str]) -> Iterator[Fault]:
+    def _missing(self, there: list[str]) -> list[str]:
+        """Columns that have to be there and are not, as the task calls them."""
         columns = self.recipe.data.columns
-        if missing := [name for name in (columns.get(name, name) for name in self.wanted) if name not in there]:
-            yield Fault(self.where, f"{self.place} has no column {quoted(missing)}.", f"It has {quoted(there)}.")
+        return [name for name in self.wanted if columns.get(name, name) not in there]
+
+    def _missing_faults(self, missing: list[str], there: list[str]) -> Iterator[Fault]:
+        if not missing or (*missing, "", *there) in self.lacking:
+            return
+        self.lacking.add((*missing, "", *there))
+        names = quoted(self.recipe.data.columns.get(name, name) for name in missing)
+        asks = self.template is not None and set(missing) <= set(self.template.columns)
+        template = Path(str(self.recipe.data.template)).name if asks else None
+        asked = f", which {template} asks for" if template else ""
+        yield Fault(self.where, f"{self.place} has no column {names}{asked}.", columns_help(missing, there, template))
 
     def _row(self, number: int, row: Row) -> None:
         """Look at one row; of what is wrong with many the first is named."""

@@ -94,4 +94,5 @@ def _parameters(shape: list[int], kind: str) -> int | None:
         return 0  # the causal mask that older files of GPT-2 and its kin carry along
     if kind in FLOATS:
         return math.prod(shape)
-    return None if len(shape) > 1 else 0
+    # Older encoders carry the numbers of their positions along, in one line.
+    return None if len(shape) > 1 and not (shape[0] == 1 and kind in ("I64", "I32")) else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcft.data.rows import Row
 from hpcft.errors import Fault, UserError
-from hpcft.rowfaults import RowFaults, cell_fault, is_missing
+from hpcft.rowfaults import RowFaults, cell_fault, class_faults, is_missing
 from hpcft.textrows import label_of
 
 LABEL = "label"
@@ -64,10 +64,9 @@ def labels_in(rows: Iterable[Row], path: Path, *, lenient: bool = False) -> set[
 
 
 def in_order(labels: set[str], path: Path) -> tuple[str, ...]:
-    """The classes by number where all are whole numbers, else by letter. Raises UserError: they are fewer than two."""
-    if len(labels) < 2:
-        what = f'every row has the label "{next(iter(labels))}".' if labels else "has no row with a label."
-        raise UserError(Fault(str(path), what, "Give rows of two classes or more."))
+    """The classes by number where all are whole numbers, else by letter. Raises UserError: see class_faults."""
+    if faults := class_faults(labels, path):
+        raise UserError(faults)
     whole = all(label.removeprefix("-").isascii() and label.removeprefix("-").isdigit() for label in labels)
     return tuple(sorted(labels, key=int) if whole else sorted(labels))
 

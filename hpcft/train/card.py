@@ -55,7 +55,7 @@ def _header(run: RunDir, source: Model, reports: Mapping[str, Any], step: int) -
             if measure in report:
                 results.append(
                     EvalResult(
-                        task_type=PIPELINES.get(run.recipe.task) or WRITES,
+                        task_type=PIPELINES.get(run.recipe.task, WRITES) or "text-classification",
                         dataset_type=report.get("split", "test"),
                         dataset_name=f"{report.get('split', 'test')} rows of {run.recipe.name} ({name})",
                         metric_type="f1" if measure == "macro_f1" else measure,
@@ -76,14 +76,7 @@ def _body(run: RunDir, source: Model, folder: Path, reports: Mapping[str, Any], 
     commit = f" at {source.revision}" if source.revision else ""
     yield f"{base}{commit}, trained for {step} steps on the task {recipe.task}{adapted}. The weights are in {dtype}."
     yield ""
-    if kind := PIPELINES.get(recipe.task, WRITES):
-        says = '"...", return_full_text=False)[0]["generated_text"]' if kind == WRITES else '"...")[0]["label"]'
-        yield "```python"
-        yield "from transformers import pipeline"
-        yield ""
-        yield f'ask = pipeline("{kind}", "{folder.name.removeprefix(".writing-")}")'
-        yield f"print(ask({says})"
-        yield "```"
+    yield from ("```python", *_use(recipe, folder.name.removeprefix(".writing-")), "```")
     if (folder / "prompt.md").exists():
         yield ""
         yield "It learnt on this template, whose last placeholder is what it writes (`prompt.md`):"
@@ -100,6 +93,30 @@ def _body(run: RunDir, source: Model, folder: Path, reports: Mapping[str, Any], 
     packages = [line for line in (read_json(run.path / "env.json") or {}).get("packages", [])]
     shown = [line for line in packages if line.partition("==")[0] in SHOWN_PACKAGES]
     yield ", ".join([f"hpcft {hpcft.__version__}", *shown, *_devices(run)])
+
+
+def _use(recipe: Recipe, name: str) -> Iterator[str]:
+    """Lines of Python that ask the model in the folder of this name."""
+    if recipe.task != "prefer":
+        kind = PIPELINES.get(recipe.task, WRITES)
+        says = '"...", return_full_text=False)[0]["generated_text"]' if kind == WRITES else '"...")[0]["label"]'
+        yield from (
+            "from transformers import pipeline",
+            "",
+            f'ask = pipeline("{kind}", "{name}")',
+            f"print(ask({says})",
+        )
+        return
+    texts, more = '["...", "..."]', ""
+    if recipe.data.pair == "with_prompt":
+        texts, more = f'["..."] * 2, {texts}', ', texts.get("token_type_ids")'
+    yield from ("from pathlib import Path", "", "import torch", "from transformers import AutoTokenizer", "")
+    yield from ("from hpcft.train.pair import Pair", "")
+    yield f'model, tokenizer = Pair.from_pretrained(Path("{name}")), AutoTokenizer.from_pretrained("{name}")'
+    yield f'texts = tokenizer({texts}, padding=True, return_tensors="pt")'
+    yield "with torch.no_grad():"
+    yield f'    first, second = model.read(texts["input_ids"], texts["attention_mask"]{more}).chunk(2)'
+    yield '    print(dict(zip(model.facts["labels"], model.compare(first, second).softmax(-1)[0].tolist())))'
 
 
 def _measures(folder: Path, reports: Mapping[str, Any]) -> Iterator[str]:

@@ -178,8 +178,12 @@ def talk(writer: Writer) -> None:
     said: list[dict[str, str]] = []
     number = 0
     while (prompt := _ask(writer, said)) is not None:
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             text = writer.stream(prompt, number)
+        except KeyboardInterrupt:
+            print(flush=True)
+            del said[-1:]  # without its answer, since chat templates may refuse two questions in a row
+        else:
             said.append({"role": "assistant", "content": text})
         number += 1
 
@@ -199,7 +203,19 @@ def _ask(writer: Writer, said: list[dict[str, str]]) -> list[int] | None:
     if not chats:
         return writer.tokens([writer.prompt(row)])[0]
     said.append({"role": "user", "content": row["prompt"]})
-    return list(writer.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False))
+    return _chat(writer, said)
+
+
+def _chat(writer: Writer, said: list[dict[str, str]]) -> list[int]:
+    """Ids of all that was said; where that is too long for the model, the oldest questions go with their answers."""
+    most = room(writer.model, writer.generate)
+    while True:
+        tokens = list(writer.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False))
+        if most is None or len(tokens) <= most:
+            return tokens
+        if len(said) == 1:
+            return tokens[-most:]
+        del said[:2]
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ def test_what_would_break_the_run_is_refused_with_the_reason(
     desk: Desk, run: RunDir, text: str, shown: str, why: str
 ) -> None:
     key = text.partition("=")[0]
-    assert faults(desk, text) == [f"--set {key}: {shown} cannot change in a run: {why} Submit a new run."]
+    assert [fault for fault in faults(desk, text) if "cannot change" in fault] == [
+        f"--set {key}: {shown} cannot change in a run: {why} Submit a new run."
+    ]
 
 
 def test_all_faults_of_a_resume_are_said_at_once_each_with_its_set(desk: Desk, run: RunDir) -> None:

@@ -65,7 +65,7 @@ def test_a_recipe_with_labels_is_taken(desk: Desk, task: str, rows: str) -> None
             "classify",
             CLASSIFY,
             "data.template=prompt.md",
-            "data.template says nothing to the task classify. It goes with instruct and corpus. Remove it.",
+            "data.template says nothing to the task classify. It goes with instruct. Remove it.",
         ),
         (
             "prefer",
@@ -105,6 +105,22 @@ def test_columns_are_looked_for(desk: Desk) -> None:
     desk.write("train.jsonl", PREFER + "\n")
     [fault] = desk.faults("--set", "data.pair=with_prompt")
     assert 'has no column "prompt"' in fault
+
+
+def test_labels_that_are_no_classes_are_refused_before_the_queue(desk: Desk) -> None:
+    as_task(desk, "classify", CLASSIFY.replace("sad", "glad"))
+    assert desk.faults() == ['train.jsonl: every row has the label "glad". Give rows of two classes or more.']
+    fix = "Make them one; if each is a class, name all classes in data.labels."
+    desk.write("train.jsonl", CLASSIFY.replace("sad", " Glad") + "\n")
+    assert desk.faults() == [f'train.jsonl: the labels " Glad", "glad" differ in case or blanks alone. {fix}']
+    desk.accepts("--set", "data.labels=[glad, ' Glad']")
+
+
+def test_rows_of_other_splits_are_not_blamed_for_labels_that_training_rows_lack(desk: Desk) -> None:
+    as_task(desk, "classify", '{"text": "good day", "mood": "glad"}')
+    desk.write("test.jsonl", CLASSIFY + "\n")
+    [fault] = desk.faults("--set", "data.test=test.jsonl")
+    assert fault.startswith('demo.yaml:7: train.jsonl has no column "label". It has "text", "mood". Give its name')
 
 
 def test_a_model_that_has_no_room_or_no_such_head_is_refused(desk: Desk) -> None:

@@ -45,15 +45,36 @@ def test_a_folder_without_config_is_no_model(desk: Desk) -> None:
         ("a.jsonl", None, "a.jsonl cannot be read: no such file or directory. Name a file of rows."),
         ("a.jsonl", "", f"a.jsonl holds no row. {JSONL_FIX}"),
         ("a.jsonl", "\n \n", f"a.jsonl holds no row. {JSONL_FIX}"),
-        ("a.jsonl", '{"text": "a"}\n', 'a.jsonl has no column "label". It has "text".'),
-        ("a.jsonl", '{"body": "a"}\n', 'a.jsonl has no column "text", "label". It has "body".'),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n',
+            'a.jsonl has no column "label", which prompt.md asks for. It has "text". '
+            "Correct prompt.md, or give its name: `columns: {label: ...}` in data.",
+        ),
+        (
+            "a.jsonl",
+            '{"body": "a", "mood": "b"}\n',
+            'a.jsonl has no column "text", "label", which prompt.md asks for. It has "body", "mood". '
+            "Correct prompt.md, or give their names: `columns: {text: ..., label: ...}` in data.",
+        ),
         ("a.csv", "", "a.csv holds no row. Write a header and a row for each line below it."),
         (
             "a.csv",
             "text,label\n\n\n",
             "a.csv holds no row. Write a header and a row for each line below it.",
         ),
-        ("a.csv", "text, label\nhi,glad\n", 'a.csv has no column "label". It has "text", " label".'),
+        (
+            "a.csv",
+            "text, label\nhi,glad\n",
+            'a.csv has no column "label", which prompt.md asks for. It has "text", " label". '
+            'Correct prompt.md, or give its name: `columns: {label: " label"}` in data.',
+        ),
+        (
+            "a.csv",
+            "text;label\nhi;glad\n",
+            'a.csv has no column "text", "label", which prompt.md asks for. '
+            'Its one column is "text;label": write commas in place of ";".',
+        ),
         ("a.parquet", "text", "a.parquet is no parquet file. Write it with pandas' to_parquet."),
         (
             "a.txt",
@@ -106,7 +127,20 @@ def test_a_corpus_needs_its_text_column_and_no_template(desk: Desk) -> None:
     desk.change("  template: prompt.md\n", "")
     desk.accepts()
     assert desk.faults("--set", "data.columns.text=body") == [
-        'demo.yaml:7: train.jsonl has no column "body". It has "text", "label".'
+        'demo.yaml:7: train.jsonl has no column "body". It has "text", "label". '
+        "Give its name: `columns: {text: text}` in data."
+    ]
+    assert desk.faults("--set", "data.template=prompt.md") == [
+        "--set data.template: data.template says nothing to the task corpus. It goes with instruct. Remove it."
+    ]
+
+
+def test_what_a_template_asks_for_and_no_file_has_is_said_once(desk: Desk) -> None:
+    desk.write("prompt.md", "{{txt}}\n{{label}}")
+    desk.write("test.jsonl", '{"text": "a", "label": "glad"}\n')
+    assert desk.faults("--set", "data.test=test.jsonl", "--set", "evaluate.choices=[glad, sad]") == [
+        'demo.yaml:7: train.jsonl has no column "txt", which prompt.md asks for. It has "text", "label". '
+        "Correct prompt.md, or give its name: `columns: {txt: text}` in data."
     ]
 
 
@@ -224,7 +258,7 @@ def test_a_text_that_is_no_template_is_refused_at_its_own_file(desk: Desk, text:
             ],
         ),
         (
-            ["evaluate.choices=[a, b]", "task=corpus"],
+            ["evaluate.choices=[a, b]", "task=corpus", "data.template=null"],
             ["--set evaluate.choices: evaluate.choices goes with the task instruct. Remove it."],
         ),
     ],

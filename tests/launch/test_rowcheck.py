@@ -88,7 +88,10 @@ def test_a_parquet_file_without_a_column_or_an_end_is_refused(desk: Desk) -> Non
     desk.change("train: train.jsonl", "train: train.parquet")
     path = desk.folder / "train.parquet"
     pandas.DataFrame([{"body": "good day", "label": "glad"}]).to_parquet(path)
-    assert desk.faults() == ['demo.yaml:7: train.parquet has no column "text". It has "body", "label".']
+    assert desk.faults() == [
+        'demo.yaml:7: train.parquet has no column "text", which prompt.md asks for. It has "body", "label". '
+        "Correct prompt.md, or give its name: `columns: {text: ...}` in data."
+    ]
     path.write_bytes(path.read_bytes()[:-1])
     (fault,) = desk.faults()
     assert fault.startswith("train.parquet: is no valid parquet: Parquet magic bytes not found in footer.")
@@ -145,14 +148,19 @@ def test_columns_are_looked_for_under_the_names_of_the_data(desk: Desk) -> None:
     ]
     assert desk.faults("--set", "data.columns={text: body, lable: mood}") == [
         '--set data.columns: data.columns.lable: the template reads no "lable". It reads "text", "label".',
-        'demo.yaml:7: train.jsonl has no column "label". It has "body", "mood".',
+        'demo.yaml:7: train.jsonl has no column "label", which prompt.md asks for. It has "body", "mood". '
+        "Correct prompt.md, or give its name: `columns: {label: ...}` in data.",
     ]
 
 
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ("saved", 'saved has no column "label". It has "text".'),
+        (
+            "saved",
+            'saved has no column "label", which prompt.md asks for. It has "text". '
+            "Correct prompt.md, or give its name: `columns: {label: ...}` in data.",
+        ),
         ("splits:dev", 'splits has no split "dev". It has "train"; write `splits:NAME` for one of them.'),
         ("splits", None),
         ("owner/name", None),  # of the hub: the job will find out
@@ -187,8 +195,14 @@ def test_datasets_are_looked_at_as_far_as_their_own_notes_go(desk: Desk, train: 
         (["data.filter={min_tokens: 9, max_tokens: 8}"],
          "--set data.filter: data.filter.min_tokens = 9 is more than max_tokens = 8. Write less."),
         (["data.split={test: 0.1, by: mood}"],
-         'demo.yaml:7: train.jsonl has no column "mood". It has "text", "label".'),
-        (["data.filter.balance=mood"], 'demo.yaml:7: train.jsonl has no column "mood". It has "text", "label".'),
+         'demo.yaml:7: train.jsonl has no column "mood". It has "text", "label". '
+         "Give its name: `columns: {mood: ...}` in data."),
+        (["data.filter.balance=mood"],
+         'demo.yaml:7: train.jsonl has no column "mood". It has "text", "label". '
+         "Give its name: `columns: {mood: ...}` in data."),
+        (["data.split={test: 30, validation: 0.5}"],
+         "train.jsonl: data.split takes 30 for test and 1 for validation of its 1 rows, "
+         "which leaves none to learn from. Ask for less."),
         (["data.filter.empty=yes"],
          '--set data.filter.empty: data.filter.empty = "yes" is not known. Known here: drop.'),
     ],

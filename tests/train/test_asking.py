@@ -138,23 +138,56 @@ def test_a_talk_answers_line_by_line_in_the_template(
     assert [part.strip() for part in text.split("> ")] == ["", expected[0].strip(), expected[1].strip(), ""]
 
 
-def test_a_chat_template_of_the_model_itself_gets_all_that_was_said(
-    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def chatty(run: RunDir, tmp_path: Path) -> tuple[Path, Any]:
+    """A folder whose tokenizer has a chat template, and that tokenizer."""
     folder = tmp_path / "chatty"
     load_left(run, "model", torch.device("cpu")).inner.save_pretrained(folder)
     tokenizer: Any = generate.load_tokenizer(run.recipe.model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}a:"
     tokenizer.save_pretrained(folder)
+    return folder, tokenizer
+
+
+def chat(monkeypatch: pytest.MonkeyPatch, chatty: tuple[Path, Any], lines: list[str], cut_short: int = -1) -> list[str]:
+    """The prompts that the model gets in a talk; Ctrl-C comes while it writes the answer of this number."""
     seen: list[str] = []
     complete = generate.complete
 
     def listen(model: Any, device: Any, config: Any, prompts: Any, *more: Any, **others: Any) -> Any:
-        seen.append(tokenizer.decode(prompts[0]))
+        seen.append(chatty[1].decode(prompts[0]))
+        if len(seen) - 1 == cut_short:
+            raise KeyboardInterrupt
         return complete(model, device, config, prompts, *more, **others)
 
     monkeypatch.setattr(generate, "complete", listen)
-    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
-    text = said(capsys, Writing(folder, settings={"max_new_tokens": 3}))
-    answer = text.split("> ")[1].rstrip("\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    assert generate.main(Writing(chatty[0], settings={"max_new_tokens": 3}).as_json()) == 0
+    return seen
+
+
+def test_a_chat_template_of_the_model_itself_gets_all_that_was_said(
+    chatty: tuple[Path, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = chat(monkeypatch, chatty, ["one", "two"])
+    answer = capsys.readouterr().out.split("> ")[1].rstrip("\n")
     assert seen == ["u:one a:", f"u:one a:{answer} u:two a:"]
+
+
+def test_an_answer_that_was_cut_short_is_forgotten_with_its_question(
+    chatty: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chat(monkeypatch, chatty, ["one", "two"], cut_short=0) == ["u:one a:", "u:two a:"]
+
+
+def test_a_chat_that_outgrows_the_model_forgets_its_beginning(
+    chatty: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = json.loads((chatty[0] / "config.json").read_text())["n_positions"]
+    lines = [f"{number} {'what waits? ' * (positions // 20)}" for number in range(9)]
+    seen = chat(monkeypatch, chatty, [*lines, "endless " * positions])
+    for number, prompt in enumerate(seen[:-1]):
+        assert prompt.endswith(f"u:{lines[number]} a:") and prompt.startswith("u:")
+        assert len(chatty[1](prompt)["input_ids"]) <= positions - 3
+    assert seen[1].startswith("u:0 ") and not seen[8].startswith("u:0 ")
+    assert len(chatty[1](seen[-1])["input_ids"]) <= positions and seen[-1].endswith("endless  a:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +185,20 @@ def test_an_exported_pair_is_the_one_that_was_trained(finished: dict[str, RunDir
     for name, tensor in left.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor) and torch.equal(last.state_dict()[name], tensor)
     assert found.facts["pair"] == "with_prompt"
+
+
+def test_the_card_of_a_pair_shows_how_it_is_asked(
+    finished: dict[str, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export.export(finished["prefer-bert"], tmp_path / "out", "fp32", keep_adapter=False, which="model")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "text-generation" not in card
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    chances = ast.literal_eval(capsys.readouterr().out)
+    assert list(chances) == ["A", "B", "Tie"]
+    assert sum(chances.values()) == pytest.approx(1.0)
 
 
 def test_a_label_that_is_only_in_the_test_rows_is_said_before_anything_is_learnt(parts: Path, tmp_path: Path) -> None:
