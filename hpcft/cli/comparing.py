@@ -34,18 +34,19 @@ def compare(
 ) -> None:
     """Show runs side by side, with what they set otherwise."""
     from hpcft.launch import compare as compare_
+    from hpcft.launch.comparetable import print_table
 
     found, absent = compare_.named(runs_folder(runs), words)
     best, order, curves = compared(found, by)
     if as_json:
         print(compare_.as_json(best, order, absent))
     else:
-        compare_.print_table(best, order, absent)
+        print_table(best, order, absent)
     if out is None:
         return
-    first = next((one.name for one in order if best and getattr(one, best) is not None), None)
+    first = compare_.winner(best, order)
     title = " ".join(Path(word).stem if "/" in word else word for word in words)
-    draw([curves[one.name] for one in order], out, title, best=first if len(order) > 1 else None)
+    draw([curves[one.name] for one in order], out, title, best=first.name if first and len(order) > 1 else None)
     if not as_json:
         print(out)
 
@@ -79,7 +80,7 @@ def losses_of(stitched: Stitched) -> Losses:
 
 def show_comparison(runs: Sequence[RunDir]) -> None:
     """The table of runs that have just ended."""
-    from hpcft.launch.compare import print_table
+    from hpcft.launch.comparetable import print_table
 
     best, order, _ = compared(runs, None)
     print_table(best, order, [])

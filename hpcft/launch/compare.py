@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from hpcft.disk import read_json
 from hpcft.errors import Fault, UserError, did_you_mean
-from hpcft.launch.changes import masked
 from hpcft.launch.debug import means_recipe
-from hpcft.launch.show import STATE_COLOURS, console
 from hpcft.launch.status import RunStatus
 from hpcft.launch.words import count
 from hpcft.recipefile import check_members
@@ -30,6 +26,8 @@ BETTER = {
     "gpu_hours": min,
 }
 """What a run can be the best by, and which end of it is good; the first that is known of a run is the default."""
+OF_A_TEST = ("accuracy", "macro_f1")
+"""Measures that say nothing beside those of other rows."""
 ASIDE = ("name", "data.workers", "matrix", "notify", "track", "resources", "train.save_every", "cluster", "env")
 """Keys that change nothing of what is learnt, or are another in every run."""
 
@@ -62,6 +60,8 @@ class Result:
     """None for a run without a GPU."""
     hours: float
     """Of all its jobs."""
+    tested_on: str | None = None
+    """The same for runs that were tested on the same rows."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,23 @@ def results(runs: Sequence[RunDir], statuses: Sequence[RunStatus], losses: Seque
                 majority=tested.get("majority"),
                 gpu_hours=status.gpu_hours_used if run.recipe.resources.gpus else None,
                 hours=sum(job.wall_seconds or 0.0 for job in status.jobs) / 3600,
+                tested_on=_tested_on(run, tested) if tested else None,
             )
         )
     return found
+
+
+def _tested_on(run: RunDir, report: Mapping[str, Any]) -> str:
+    """Hash of where the test rows came from, how they were drawn, and how many of each class they are.
+
+    Not of the rows as the model saw them: runs of several models have those in several forms.
+    """
+    data = run.recipe.data
+    source = ((read_json(run.path / "provenance.json") or {}).get("data") or {}).get("test" if data.test else "train")
+    drawn = None if data.test or data.split is None else data.split.model_dump()
+    classes = [(each["label"], each["rows"]) for each in report.get("per_class") or ()]
+    facts = [(source or {}).get("sha256"), drawn, report.get("rows"), sorted(classes)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -176,8 +190,18 @@ def best(found: Sequence[Result], by: str | None) -> tuple[str | None, list[Resu
     return by, [*order, *(one for one in found if getattr(one, by) is None)]
 
 
+def winner(by: str | None, order: Sequence[Result]) -> Result | None:
+    """The best run; None where no run has the measure, or where what it was taken on differs."""
+    known = [one for one in order if by and getattr(one, by) is not None]
+    if by in OF_A_TEST and len({one.tested_on for one in known}) > 1:
+        return None
+    return known[0] if known else None
+
+
 def words_on_best(by: str, order: Sequence[Result]) -> str:
-    """`best by accuracy: grid-5e-5, 72.5%; grid-1e-5 (71.0%) lies within its interval`."""
+    """`best by accuracy: grid-5e-5, 72.5%; within its interval lies grid-1e-5 (71.0%)`."""
+    if winner(by, order) is None:
+        return f"no best by {by}: these runs were tested on different rows"
     first, *others = [one for one in order if getattr(one, by) is not None]
     text = f"best by {by}: {first.name}, {_measure(by, getattr(first, by))}"
     if by != "accuracy" or first.interval is None:
@@ -195,65 +219,8 @@ def _measure(by: str, value: float) -> str:
     return f"{value:.1%}" if by in ("accuracy", "macro_f1") else f"{value:.4f}" if "loss" in by else f"{value:.2f}"
 
 
-def table(found: Sequence[Result]) -> Table:
-    """A row a run."""
-    keys = list(found[0].settings) if found else []
-    made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, collapse_padding=True)
-    made.add_column("run", overflow="fold")
-    for key in keys:
-        alone = sum(other.rpartition(".")[2] == key.rpartition(".")[2] for other in keys) == 1
-        made.add_column(key.rpartition(".")[2] if alone else key, overflow="fold")
-    tested = any(one.accuracy is not None for one in found)
-    validated = any(one.validation_loss is not None for one in found)
-    on_gpus = any(one.gpu_hours is not None for one in found)
-    headings = ["steps", "train loss", *(["validation", "lowest (step)"] if validated else [])]
-    headings += [*(["accuracy", "95% interval", "macro F1"] if tested else []), "GPU h" if on_gpus else "hours"]
-    for heading in headings:
-        made.add_column(heading, justify="right", no_wrap=True)
-    made.add_column("state")
-    for one in found:
-        cells = [one.name, *(_shown(key, one.settings[key]) for key in keys)]
-        cells += [f"{one.step}/{one.total_steps or '?'}", _number(one.train_loss)]
-        if validated:
-            lowest = "-" if one.lowest_at is None else f"{_number(one.lowest_validation_loss)} ({one.lowest_at})"
-            cells += [_number(one.validation_loss), lowest]
-        if tested:
-            interval = "-" if one.interval is None else f"{one.interval[0]:.1%} to {one.interval[1]:.1%}"
-            cells += [_share(one.accuracy), interval, _share(one.macro_f1)]
-        cells.append(_number(one.gpu_hours if on_gpus else one.hours, 2))
-        made.add_row(*map(Text, cells), Text(one.state, STATE_COLOURS.get(one.state, "")))
-    return made
-
-
-def _shown(key: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return masked(key, Path(text).name if key == "model.path" and text.startswith("/") else text)
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def print_table(by: str | None, order: Sequence[Result], absent: Sequence[str]) -> None:
-    """The table, the best run, and what is missing."""
-    console.print(table(order))
-    majority = {one.majority for one in order if one.majority is not None}
-    if by:
-        console.print(f"\n{words_on_best(by, order)}", markup=False, highlight=False, soft_wrap=True)
-    if len(majority) == 1:
-        print(f"the commonest answer alone: {majority.pop():.1%}")
-    if absent:
-        print(f"not there: {', '.join(absent)}")
-
-
 def as_json(by: str | None, order: Sequence[Result], absent: Sequence[str]) -> str:
-    """The same for programs; the first run is the best."""
-    first = next((one.name for one in order if by and getattr(one, by) is not None), None)
-    value = {"by": by, "best": first, "runs": [asdict(one) for one in order], "not_there": list(absent)}
+    """The comparison for programs."""
+    first = winner(by, order)
+    value = {"by": by, "best": first and first.name, "runs": [asdict(one) for one in order], "not_there": list(absent)}
     return json.dumps(value, indent=1)

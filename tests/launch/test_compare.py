@@ -6,8 +6,10 @@ import json
 import re
 
 import pytest
+from rich.console import Console
 
 from hpcft.disk import write_json
+from hpcft.launch import comparetable
 from hpcft.launch.compare import Result, best, words_on_best
 from hpcft.rundir import RunDir
 from tests.curves.chains import add_points
@@ -66,6 +68,34 @@ def test_the_table_has_the_keys_that_differ_and_the_best_run_first(runs: Desk) -
     answer = runs.run("compare", "grid", "--runs", "runs")
     assert (answer.code, answer.err) == (0, "")
     assert [line.rstrip() for line in answer.out.splitlines()] == TABLE.splitlines()
+
+
+def test_on_a_narrow_terminal_settings_stand_below_and_no_name_is_cut(
+    runs: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.folder / "runs" / "grid-seed-1" / "recipe.json"
+    values = json.loads(recipe.read_text())
+    values["data"] |= {"train": "/far/away/other.jsonl", "split": {"validation": 0.1}}
+    recipe.write_text(json.dumps(values))
+    monkeypatch.setattr(comparetable, "console", Console(width=60))
+    lines = [line.rstrip() for line in runs.run("compare", "grid", "--runs", "runs").out.splitlines()]
+    assert [line.split()[0] for line in lines[1:4]] == ["grid-seed-2", "grid-seed-3", "grid-seed-1"]
+    assert max(map(len, lines[:4])) <= 60
+    assert lines[4:7] == [
+        "grid-seed-2: data.train t.jsonl, train.seed 2",
+        "grid-seed-3: data.train t.jsonl, train.seed 3",
+        "grid-seed-1: data.train far/away/other.jsonl, data.split.validation 0.1, data.split.seed 0, train.seed 1",
+    ]
+
+
+def test_of_runs_that_were_tested_on_different_rows_none_is_the_best(runs: Desk) -> None:
+    report = runs.folder / "runs" / "grid-seed-1" / "evaluation" / "after.json"
+    report.write_text(json.dumps({**json.loads(report.read_text()), "rows": 90}))
+    shown = runs.run("compare", "grid", "--runs", "runs").out
+    assert "no best by accuracy: these runs were tested on different rows\n" in shown
+    assert json.loads(runs.run("compare", "grid", "--json", "--runs", "runs").out)["best"] is None
+    assert "best by validation_loss: " in runs.run("compare", "grid", "--by", "validation_loss", "--runs", "runs").out
+    assert "best by accuracy: grid-seed-2" in runs.run("compare", "grid-seed-2", "grid-seed-3", "--runs", "runs").out
 
 
 def test_another_measure_makes_another_run_the_best(runs: Desk) -> None:
