@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hpcft.data.diverse import word_sums
 from hpcft.data.rows import in_chunks
-from hpcft.recipe import Recipe
+from hpcft.recipe import TASKS, Recipe
 from hpcft.rowfaults import is_missing
 from hpcft.template import PromptTemplate
 from hpcft.textrows import Row, label_of
@@ -51,7 +51,7 @@ class Reader:
         data = self.recipe.data
         seed = data.split.seed if data.split else 0
         found: Facts = {
-            "same": _hashes([[row.get(name) for name in self.columns] for row in rows], seed),
+            "same": _hashes([[row.get(name) for name in self._said(row)] for row in rows], seed),
             "id": _hashes([row.get("id") for row in rows], 0),
             "has_id": np.array([not is_missing(row.get("id")) for row in rows]),
             "empty": np.array([self._empty(row) for row in rows]) if self._needs_empty else np.zeros(len(rows), bool),
@@ -65,6 +65,13 @@ class Reader:
         if data.filter and data.filter.diverse:
             found["words"] = word_sums([" ".join(self._texts(row)) for row in rows])
         return found
+
+    def _said(self, row: Row) -> Sequence[str]:
+        """Columns by which two rows are the same, and by which rows are drawn: of `prefer` the prompt is one of them
+        whether it is read or not, so that both ways to read pairs hold out the same rows."""
+        if self.recipe.task == "prefer" and "prompt" in row:
+            return TASKS["prefer"].columns
+        return self.columns
 
     def _empty(self, row: Row) -> bool:
         """Whether the task could not use this row. In a prompt a column may be blank: a context is often optional."""

@@ -34,12 +34,10 @@ class Chunk:
     features: Sequence[Feature]
     rows: int
     """Rows of the data file that are done with it."""
-    carry: Sequence[int] = ()
-    """Tokens that wait for the next rows."""
 
 
-Chunks = Callable[[int, Sequence[int]], Iterator[Chunk]]
-"""The chunks behind so many rows and these waiting tokens."""
+Chunks = Callable[[int], Iterator[Chunk]]
+"""The chunks behind so many rows."""
 
 
 def prepare(folder: Path, source: str, chunks: Chunks, poll: Callable[[], None]) -> Features:
@@ -49,10 +47,10 @@ def prepare(folder: Path, source: str, chunks: Chunks, poll: Callable[[], None])
     are the same to the last bit. Raises UserError: not a single feature.
     """
     part = folder.with_name(f".{folder.name}.part")
-    done, carry = _begin(part, source)
+    done = _begin(part, source)
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context((part / name).open("ab")) for name in FILES}
-        for number, chunk in enumerate(chunks(done, carry), 1):
+        for number, chunk in enumerate(chunks(done), 1):
             _append(files, chunk.features)
             if number % SHARD == 0:
                 _record(part, source, files, chunk)
@@ -87,21 +85,21 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def _begin(part: Path, source: str) -> tuple[int, list[int]]:
-    """Rows that are done and tokens that wait, with the files as they were then."""
+def _begin(part: Path, source: str) -> int:
+    """Rows that are done, with the files as they were then."""
     record = read_json(part / "progress.json")
     if record and record["source"] == source:
         sizes: dict[str, int] = record["bytes"]
         if all((part / name).exists() and (part / name).stat().st_size >= size for name, size in sizes.items()):
             for name, size in sizes.items():
                 os.truncate(part / name, size)
-            return int(record["rows"]), list(record["carry"])
+            return int(record["rows"])
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, mode=0o700)
     for name in FILES:
         (part / name).touch(mode=0o600)
     (part / "offsets").write_bytes(np.zeros(1, FILES["offsets"]).tobytes())
-    return 0, []
+    return 0
 
 
 def _append(files: Mapping[str, BinaryIO], features: Sequence[Feature]) -> None:
@@ -137,5 +135,5 @@ def _record(part: Path, source: str, files: Mapping[str, BinaryIO], chunk: Chunk
         file.flush()
         os.fsync(file.fileno())
     sizes = {name: file.tell() for name, file in files.items()}
-    record = {"source": source, "rows": chunk.rows, "carry": list(chunk.carry), "bytes": sizes}
+    record = {"source": source, "rows": chunk.rows, "bytes": sizes}
     write_json(part / "progress.json", record)

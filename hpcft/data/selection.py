@@ -27,7 +27,7 @@ from hpcft.sections import Filter
 from hpcft.textrows import Row
 
 SPLITS = ("train", "validation", "test")
-FORMAT = 1
+FORMAT = 2
 """Of what is chosen: one more when a change here would choose other rows for the same recipe."""
 Rows = npt.NDArray[np.int64]
 
@@ -117,7 +117,9 @@ def _with_columns(wanted: Wanted, done: int) -> Iterator[Row]:
     rows = wanted.rows(done)
     if not done and not keep.empty:
         first = next(rows, {})
-        if missing := [name for name in wanted.reader.columns if name not in first]:
+        split = wanted.recipe.data.split if wanted.split == "train" else None
+        named = [*wanted.reader.columns, *(name for name in (split and split.by, keep.balance) if name)]
+        if missing := [name for name in named if name not in first]:
             what, fix = f'has no column "{missing[0]}".', f"It has {quoted(first)}."
             raise UserError(Fault(f"{wanted.place}, row 1", what, fix))
         yield first
@@ -174,7 +176,9 @@ def drawn(wanted: Wanted, facts: Facts) -> dict[str, Rows]:
     classes = _codes(facts["by"]) if split.by else np.zeros(total, dtype=np.int64)
     order = np.lexsort((same, classes))
     sizes = np.bincount(classes)
-    quotas = {name: _shares(count, sizes) for name, count in split.sizes(total).items()}
+    asked = split.sizes(total)
+    quotas = {"test": _shares(asked["test"], sizes, sizes - 1)}
+    quotas["validation"] = _shares(asked["validation"], sizes, sizes - 1 - quotas["test"])
     for first, size, test, validation in zip(np.cumsum(sizes) - sizes, sizes, *quotas.values(), strict=True):
         rows = order[first : first + size]
         held, both = (_border(same[rows], place) for place in (int(test), int(test + validation)))
@@ -192,17 +196,17 @@ def _codes(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _shares(count: int, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """`count` rows shared out by the sizes of the classes, by largest remainders; each keeps one to learn from.
+def _shares(count: int, sizes: npt.NDArray[np.int64], most: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """`count` rows shared out by the sizes of the classes, by largest remainders; of each class so many at most.
 
-    >>> _shares(3, np.array([10, 20, 1]))
+    >>> _shares(3, np.array([10, 20, 1]), np.array([9, 19, 0]))
     array([1, 2, 0])
     """
     total = int(sizes.sum())
     quotas, rest = count * sizes // total, count * sizes % total
     more = np.argsort(-rest, kind="stable")[: count - int(quotas.sum())]
     quotas[more] += 1
-    return np.minimum(quotas, sizes - 1)
+    return np.minimum(quotas, most)
 
 
 def _border(same: npt.NDArray[np.int64], place: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from hpcft.errors import Fault, UserError
 from hpcft.sections import Generate
 from hpcft.tasks.tokenize import tokenize
 
@@ -23,7 +24,8 @@ def prompt_tokens(tokenizer: Any, prompts: Sequence[str], probes: Sequence[str] 
     ("\\n\\n"). So a prompt that ends in blanks is tokenised with each of the probes behind it, beginnings of
     completions; of the tokens that end before them the fewest are taken, since the model can write a blank itself.
     """
-    found = [text.tokens for text in tokenize(tokenizer, prompts)]
+    # Of no prompt at all there would be nothing to write behind; a text begins where another has ended.
+    found = [text.tokens or [tokenizer.eos_token_id] for text in tokenize(tokenizer, prompts)]
     blank = [place for place, prompt in enumerate(prompts) if prompt[-1:].isspace()]
     for place in blank:
         end = len(prompts[place])
@@ -82,9 +84,16 @@ def complete(
 
 
 def room(model: Any, generate: Generate) -> int | None:
-    """Tokens that a prompt may have so that its completion still has a position; None where any number may."""
+    """Tokens that a prompt may have so that its completion still has a position; None where any number may.
+
+    Raises UserError: none has.
+    """
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return None if positions is None else max(1, positions - generate.max_new_tokens)
+    if positions is not None and positions <= generate.max_new_tokens:
+        what = f"the model has {positions} positions, of which a prompt needs one."
+        where = f"max_new_tokens = {generate.max_new_tokens}"
+        raise UserError(Fault(where, what, f"Write {positions - 1} at most."))
+    return None if positions is None else int(positions) - generate.max_new_tokens
 
 
 def _until(tokens: Sequence[int], ends: set[int]) -> list[int]:

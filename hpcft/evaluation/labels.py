@@ -16,21 +16,18 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
     >>> parse_label(" The mood is **Very  Positive**.", ["positive", "very positive"])
     'very positive'
     """
-    pattern, by_words = _finder(tuple(labels))
+    pattern, ordered = _finder(tuple(labels))
     found = pattern.search(text)
-    return by_words[_key(found[0])] if found else None
+    return ordered[int(found.lastindex or 0) - 1] if found else None
 
 
 @lru_cache(maxsize=8)
-def _finder(labels: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+def _finder(labels: tuple[str, ...]) -> tuple[re.Pattern[str], list[str]]:
+    """A group for each label, and the labels in the order of the groups, the longest first."""
+    ordered = sorted(labels, key=lambda label: len(label.strip()), reverse=True)
     ways = []
-    for label in sorted(labels, key=lambda label: len(label.strip()), reverse=True):
+    for label in ordered:
         words = r"\s+".join(re.escape(word) for word in label.split())
-        ways.append(words if len(label.strip()) == 1 else f"(?i:{words})")
+        ways.append(f"({words})" if len(label.strip()) == 1 else f"((?i:{words}))")
     # Not \b: a label may begin or end with what is no letter, as "+1" does.
-    return re.compile(rf"(?<!\w)(?:{'|'.join(ways)})(?!\w)"), {_key(label): label for label in labels}
-
-
-def _key(words: str) -> str:
-    plain = " ".join(words.split())
-    return plain if len(plain) == 1 else plain.casefold()
+    return re.compile(rf"(?<!\w)(?:{'|'.join(ways)})(?!\w)"), ordered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ Counts = npt.NDArray[np.int64]
 
 DRAWS = 10_000
 """Resamples of the test rows behind each interval."""
+AT_ONCE = 1 << 22
+"""Counts of resamples that are in memory together; of a thousand classes one resample has a million."""
 BINS = 10
 """Of the calibration, of equal width, as in Guo et al. 2017 (arXiv 1706.04599)."""
 
@@ -37,16 +39,17 @@ def report(
     table = count(labels, truth, answers)
     rows, wanted = int(table.sum()), table.sum(1)
     precision, recall, f1 = (part[0] for part in _by_class(table[None]))
-    drawn = _resampled(table)
+    drawn = [(_accuracy(some), _macro_f1(some)) for some in _resampled(table)]
+    accuracies, f1s = (np.concatenate(values) for values in zip(*drawn, strict=True))
     found = {
         "rows": rows,
         "labels": list(labels),
         "accuracy": float(_accuracy(table[None])[0]),
-        "interval": _interval(_accuracy(drawn)),
+        "interval": _interval(accuracies),
         "majority": float(wanted.max() / rows),
         "majority_label": labels[int(wanted.argmax())],
         "macro_f1": float(_macro_f1(table[None])[0]),
-        "macro_f1_interval": _interval(_macro_f1(drawn)),
+        "macro_f1_interval": _interval(f1s),
         "unparsed": float(table[:, -1].sum() / rows),
         "per_class": [
             {
@@ -132,12 +135,14 @@ def calibration(labels: Sequence[str], truth: Sequence[str], probabilities: Numb
     }
 
 
-def _resampled(table: Counts) -> Counts:
-    """(DRAWS, labels, labels + 1): counts of as many rows drawn with replacement. The rows are told apart only by
-    their cell, so that drawing cells is drawing rows, without a pile of them."""
-    rows = int(table.sum())
-    drawn = np.random.default_rng(0).multinomial(rows, table.ravel() / rows, DRAWS)
-    return drawn.reshape(DRAWS, *table.shape)
+def _resampled(table: Counts) -> Iterator[Counts]:
+    """(draws, labels, labels + 1), DRAWS in all: counts of as many rows drawn with replacement. The rows are told apart
+    only by their cell, so that drawing cells is drawing rows, without a pile of them."""
+    rows, chance = int(table.sum()), np.random.default_rng(0)
+    at_once = max(1, AT_ONCE // table.size)
+    for first in range(0, DRAWS, at_once):
+        drawn = chance.multinomial(rows, table.ravel() / rows, min(at_once, DRAWS - first))
+        yield drawn.reshape(-1, *table.shape)
 
 
 def _interval(values: Numbers) -> list[float]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from hpcft.errors import Fault
 from hpcft.recipe import ALIKE, OF_PHASES
 from hpcft.recipefile import RecipeFile
+from hpcft.rowfaults import quoted
+from hpcft.template import read_template
 
 RESERVED = re.compile(r"before|after|confusion|(train|validation|test)-.*")
 """Names of files in evaluation/ that a phase would write over."""
@@ -41,6 +44,34 @@ def phase_faults(file: RecipeFile) -> Iterator[Fault]:
             yield Fault(
                 file.where(f"{key}.data.{others[0]}"), what, "Name a file in data.test in place of data.split.test."
             )
+    yield from _drawn_faults(file)
+
+
+def _drawn_faults(file: RecipeFile) -> Iterator[Fault]:
+    """That phases read other columns of the rows that are drawn: by what a phase reads it is decided which rows say the
+    same, and are held out together; so one phase would learn what another is tested on."""
+    if "data" in file.doubtful or not file.recipe.data.split:
+        return
+    first: frozenset[str] | None = None
+    for phase in file.each_phase():
+        read = _read(phase)
+        first = first or read
+        if first and read and read != first:
+            what = f"phases.{phase.phase} reads {quoted(sorted(read))}, and a phase before it {quoted(sorted(first))}: "
+            what += "data.split draws by what is read, and would hold out other rows for each."
+            fix = "Let all phases read the same columns, or name files in data.validation and data.test."
+            yield Fault(file.where(f"phases.{phase.phase}"), what, fix)
+
+
+def _read(phase: RecipeFile) -> frozenset[str] | None:
+    """Columns of the source that a phase reads; None where its template cannot be read."""
+    data, names = phase.recipe.data, phase.recipe.columns
+    if data.template and not names:
+        try:
+            names = tuple(read_template(Path(data.template)).columns)
+        except (OSError, UnicodeDecodeError):
+            return None
+    return frozenset(data.columns.get(name, name) for name in names) or None
 
 
 def in_phases(file: RecipeFile, check: Callable[[RecipeFile], Iterator[Fault]]) -> Iterator[Fault]:

@@ -300,7 +300,8 @@ class Look:
             if wrong := (None if keep.empty else gap) or (text_fault(row, given) if name in self.read else None):
                 self.wrong.add(number, wrong)
             elif not gap and name in ("label", self.template and self.template.completion):
-                self._label(number, given, label_of(row[given]))
+                # What a template brings is written as it is, `True` of a truth value; a class has a name of its own.
+                self._label(number, given, str(row[given]) if self.template else label_of(row[given]))
 
     def _label(self, number: int, column: str, label: str) -> None:
         choices = self.recipe.evaluate.choices

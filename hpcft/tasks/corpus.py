@@ -1,4 +1,4 @@
-"""Plain text: documents one behind the other, each closed by the end-of-text token, cut into blocks."""
+"""Plain text: documents, each closed by the end-of-text token, cut into blocks that belong to one of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ class Corpus:
     column: str
     tokenizer: Any
     block: int
-    """Tokens of a block; the last one may be shorter."""
+    """Tokens of a block; the last one of a document may be shorter."""
 
-    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
-        """Blocks in the order of the documents, every token in one of them. Raises UserError: a text missing or empty.
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0) -> Iterator[Chunk]:
+        """Blocks in the order of the documents. Raises UserError: a text missing or empty.
 
-        Documents [1, 2] and [3, 4, 5] with end 0 and block 4 make [1, 2, 0, 3] and [4, 5, 0].
+        Documents [1, 2] and [3, 4, 5, 6] with end 0 and block 3 make [1, 2, 0], [3, 4, 5] and [6, 0]. No block has two
+        documents in it, since one would be learnt from the other; `grouping: packed` puts short ones into one line. A
+        last token that would be a block by itself is left out: it has nothing to be predicted from.
         """
-        rest = list(carry)
         for some in in_chunks(iter(rows), CHUNK):
             texts, faults = [], RowFaults(path)
             for number, row in enumerate(some, done + 1):
@@ -42,18 +43,17 @@ class Corpus:
                     texts.append(str(row[self.column]))
             if told := faults.told():
                 raise UserError(told)
-            for text in tokenize(self.tokenizer, texts):
-                rest += [*text.tokens, self.tokenizer.eos_token_id]
-            whole = len(rest) // self.block * self.block
-            blocks = [self._block(rest[first : first + self.block]) for first in range(0, whole, self.block)]
-            rest = rest[whole:]
             done += len(some)
-            yield Chunk(blocks, done, rest)
-        if len(rest) > 1:  # a single token has nothing to be predicted from
-            yield Chunk([self._block(rest)], done)
+            yield Chunk(
+                [block for text in tokenize(self.tokenizer, texts) for block in self._blocks(text.tokens)], done
+            )
 
-    def _block(self, tokens: list[int]) -> Feature:
-        return Feature(tokens, [True] * len(tokens))
+    def _blocks(self, text: Sequence[int]) -> Iterator[Feature]:
+        """Of one document."""
+        tokens = [*text, self.tokenizer.eos_token_id]
+        for first in range(0, len(tokens) - 1, self.block):
+            block = tokens[first : first + self.block]
+            yield Feature(block, [True] * len(block))
 
 
 def make_corpus(recipe: Recipe, tokenizer: Any) -> Corpus:

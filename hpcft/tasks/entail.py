@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class Entail:
     labels: tuple[str, ...]
     frame: Frame
 
-    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0) -> Iterator[Chunk]:
         """Features in the order of the rows. Raises UserError: a column missing or empty, an unknown label."""
         for some in in_chunks(iter(rows), CHUNK):
             columns, labels = read_labelled(some, ["first", "second"], self.labels, done, path)

@@ -27,9 +27,8 @@ class Instruct:
     full: bool
     """Whether the prompt counts in the loss too."""
 
-    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0) -> Iterator[Chunk]:
         """Features in the order of the rows. Raises UserError: a column missing, a completion cut off entirely."""
-        assert not carry  # each row is a feature of its own
         for some in in_chunks(iter(rows), CHUNK):
             features = self._chunk(some, done, path)
             done += len(some)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Prefer:
     with_prompt: bool
     """Whether the prompt stands before each response, or is left out."""
 
-    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0) -> Iterator[Chunk]:
         """Features in the order of the rows. Raises UserError: a column missing or empty, an unknown label."""
         columns = ["prompt"] * self.with_prompt + ["response_a", "response_b"]
         for some in in_chunks(iter(rows), CHUNK):

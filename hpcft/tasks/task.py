@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from hpcft.tasks.prefer import make_prefer
 class Task(Protocol):
     """Turns rows into features."""
 
-    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0, carry: Sequence[int] = ()) -> Iterator[Chunk]:
+    def chunks(self, rows: Iterable[Row], path: Path, done: int = 0) -> Iterator[Chunk]:
         """Features of these rows, some at a time; `done` others, and what they left waiting, came before.
 
         Raises UserError with the rows that cannot be used.

@@ -22,7 +22,7 @@ from hpcft.rowfaults import quoted
 from hpcft.rundir import RunDir
 from hpcft.sections import Generate
 from hpcft.template import PromptTemplate, read_template
-from hpcft.textrows import Row
+from hpcft.textrows import AS_UTF8, Row
 from hpcft.train.export import UNASKED_TOKENS, source_of
 from hpcft.train.left import load_left
 from hpcft.train.model import UNLOADABLE, load_tokenizer, loading_fault, padding_token
@@ -158,8 +158,11 @@ def _rows(path: Path) -> Iterator[Row]:
     if path.suffix != ".txt":
         yield from rows_behind(path, 0)
         return
-    with path.open(encoding="utf-8") as file:
-        yield from ({"prompt": line.rstrip("\n")} for line in file if line.strip())
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from ({"prompt": line.rstrip("\n")} for line in file if line.strip())
+    except UnicodeDecodeError as error:
+        raise UserError(Fault(str(path), "is no UTF-8 text.", AS_UTF8)) from error
 
 
 def _prompt(writer: Writer, row: Row, where: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from hpcft.train.control import Control, Stop
 
 SAY_EVERY = 30.0
 """Seconds between two lines in the log."""
-FORMAT = 2
+FORMAT = 3
 """Of what is made of rows: one more when a change here makes other features of the same rows."""
 
 
@@ -75,11 +75,11 @@ def _tokenise(
     place = place_of(recipe, split)
     task = make_task(recipe, tokenizer)
 
-    def chunks(done: int, carry: Sequence[int]) -> Iterator[Chunk]:
+    def chunks(done: int) -> Iterator[Chunk]:
         said = time.monotonic()
         if done:
             print(f"hpcft: {done} rows of {place.name} were tokenised before", flush=True)
-        for chunk in task.chunks(chosen_rows(recipe, split, selection, done), place, done, carry):
+        for chunk in task.chunks(chosen_rows(recipe, split, selection, done), place, done):
             yield chunk
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()

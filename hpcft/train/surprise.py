@@ -20,6 +20,8 @@ class LossTest:
 
     features: Features
     pad: int
+    passes: int = 0
+    """That each process makes for some rows at least: where the model is sharded, all have to make as many."""
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -37,7 +39,7 @@ class LossTest:
         """The summed loss of each row; one a pass, so that the rows are told apart without a pile of logits."""
         del number
         collate, device = Collator(self.features, self.pad), next(model.parameters()).device
-        return [
+        found = [
             {
                 "row": row,
                 "loss": float(model(**model.inputs(collate([[row]]), device))),
@@ -45,6 +47,9 @@ class LossTest:
             }
             for row in rows
         ]
+        for _ in range(len(rows), self.passes):
+            model(**model.inputs(collate([]), device))
+        return found
 
     def report(self, records: Sequence[Record]) -> dict[str, Any]:
         """{rows, targets, loss, perplexity}; the loss is the mean over all targets, in nats."""

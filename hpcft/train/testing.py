@@ -66,8 +66,10 @@ def make_test(
     if recipe.has_classes:
         features = features_of(split, run, recipe, tokenizer, control, below)
         return ClassTest(features, data.labels or (), padding_token(tokenizer))
+    together = recipe.train.sharding != "none" and control.ranks > 1
     if evaluate.choices is None or data.template is None:
-        return LossTest(features_of(split, run, recipe, tokenizer, control, below), padding_token(tokenizer))
+        features = features_of(split, run, recipe, tokenizer, control, below)
+        return LossTest(features, padding_token(tokenizer), evaluate.batch_size if together else 0)
     selection = selection_of(recipe, split, run.splits, tokenizer)
     rows, place = list(chosen_rows(recipe, split, selection)), place_of(recipe, split)
     name = (Path(below) / split).as_posix()
@@ -77,7 +79,7 @@ def make_test(
     parts = (template, tokenizer, rows, evaluate.choices, data.max_length, place, selection)
     if evaluate.generate is None:
         return ChoiceTest(*parts)
-    return WrittenTest(*parts, evaluate.generate, recipe.train.sharding != "none" and control.ranks > 1)
+    return WrittenTest(*parts, evaluate.generate, together)
 
 
 def examine(

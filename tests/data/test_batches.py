@@ -24,7 +24,7 @@ from tests.parts import make_tiny_gpt2, train_tokenizer, write_rows
 
 def features(folder: Path, lengths: list[int]) -> Features:
     rows = [Feature(list(range(1, length + 1)), [True] * length) for length in lengths]
-    return prepare(folder / "features", "some rows", lambda done, carry: iter([Chunk(rows, len(rows))]), lambda: None)
+    return prepare(folder / "features", "some rows", lambda done: iter([Chunk(rows, len(rows))]), lambda: None)
 
 
 KINDS = [(grouping, by) for grouping in ("plain", "bucketed", "packed") for by in ("rows", "tokens")]

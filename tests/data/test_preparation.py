@@ -8,7 +8,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,15 @@ class Cut(Exception):
     """Stands for Stop."""
 
 
-def chunks(count: int, made: list[int] | None = None) -> Callable[[int, Sequence[int]], Iterator[Chunk]]:
-    """Chunk k has one row more than features and leaves k waiting; `made` hears of each that is made."""
+def chunks(count: int, made: list[int] | None = None) -> Callable[[int], Iterator[Chunk]]:
+    """Each has one row more than features; `made` hears of each that is made."""
 
-    def behind(done: int, carry: Sequence[int]) -> Iterator[Chunk]:
-        assert list(carry) == ([done // 3 - 1] if done else [])
+    def behind(done: int) -> Iterator[Chunk]:
         for number in range(done // 3, count):
             if made is not None:
                 made.append(number)
             rows = [Feature([number, 1, 2], [True, True, False]), Feature([number, 3], [True, True])]
-            yield Chunk(rows, number * 3 + 3, [number])
+            yield Chunk(rows, number * 3 + 3)
 
     return behind
 
@@ -98,7 +97,7 @@ def test_what_was_begun_of_other_rows_or_is_damaged_is_begun_anew(
 
 def test_rows_without_text_are_a_fault(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        prepare(tmp_path / "train", "source", lambda done, carry: iter([Chunk([], 4)]), lambda: None)
+        prepare(tmp_path / "train", "source", lambda done: iter([Chunk([], 4)]), lambda: None)
     assert str(error.value) == "train: its rows hold no text."
 
 
@@ -123,7 +122,7 @@ def test_killed_at_any_instant_it_ends_with_the_same_features(
         task, path = Corpus("text", tokenizer, 50), write_documents(tmp_path / "rows.csv", 200)
 
     def make(folder: Path, poll: Callable[[], None]) -> Features:
-        return prepare(folder, "s", lambda done, carry: task.chunks(rows_behind(path, done), path, done, carry), poll)
+        return prepare(folder, "s", lambda done: task.chunks(rows_behind(path, done), path, done), poll)
 
     whole = make(tmp_path / "whole", lambda: None)
     chance, kills, reached = random.Random(0), 0, set()

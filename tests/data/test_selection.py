@@ -39,7 +39,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 def recipe(path: Path, **data: Any) -> Recipe:
     values = {
         "name": "r",
-        "task": "corpus",
+        "task": data.pop("task", "corpus"),
         "model": {"path": data.pop("model", "/m")},
         "data": {"train": path, **data},
     }
@@ -252,6 +252,26 @@ def test_a_column_that_no_row_has_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         selection_of(recipe(path, split={"test": 2, "by": "mood"}), "train")
     assert str(error.value) == f'{path}, row 1: has no column "text". It has "body", "mood".'
+    with pytest.raises(UserError) as error:
+        selection_of(recipe(path, split={"test": 2, "by": "kind"}, columns={"text": "body"}), "train")
+    assert str(error.value) == f'{path}, row 1: has no column "kind". It has "text", "mood".'
+
+
+def test_both_ways_to_read_pairs_hold_out_the_same_rows(tmp_path: Path) -> None:
+    texts = [{"prompt": f"p{n}", "response_a": f"a{n % 9}", "response_b": "b", "label": "A"} for n in range(90)]
+    path = write(tmp_path / "pairs.jsonl", texts)
+    apart, together = (
+        selection_of(recipe(path, task="prefer", split={"test": 20}, pair=pair), "test")
+        for pair in ("apart", "with_prompt")
+    )
+    assert apart and together and apart.rows.tolist() == together.rows.tolist()
+
+
+def test_small_classes_keep_a_row_to_learn_from(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "mood": "rare" if n < 2 else "usual"} for n in range(42)]
+    path = write(tmp_path / "a.jsonl", rows)
+    made = recipe(path, split={"test": 0.5, "validation": 0.4, "by": "mood"})
+    assert sum(row["mood"] == "rare" for row in split_rows(made, "train")) == 1
 
 
 def test_a_fault_in_a_chosen_row_names_its_place_in_the_source() -> None:

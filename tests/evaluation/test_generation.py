@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hpcft.errors import UserError
 from hpcft.evaluation.generation import complete, make_config, prompt_tokens, room
 from hpcft.sections import Generate
 from hpcft.tasks.tokenize import tokenize
@@ -95,4 +96,17 @@ def test_a_prompt_is_cut_up_as_it_is_before_a_completion_in_training(parts: tupl
 
 def test_a_prompt_leaves_room_for_its_completion(parts: tuple[Any, Any]) -> None:
     model, _ = parts
-    assert room(model, Generate(max_new_tokens=12)) == model.config.max_position_embeddings - 12
+    positions = model.config.max_position_embeddings
+    assert room(model, Generate(max_new_tokens=12)) == positions - 12
+    assert room(model, Generate(max_new_tokens=positions - 1)) == 1
+    with pytest.raises(UserError) as error:
+        room(model, Generate(max_new_tokens=positions))
+    assert str(error.value) == (
+        f"max_new_tokens = {positions}: the model has {positions} positions, of which a prompt needs one. "
+        f"Write {positions - 1} at most."
+    )
+
+
+def test_behind_no_prompt_at_all_a_text_begins(parts: tuple[Any, Any]) -> None:
+    _, tokenizer = parts
+    assert prompt_tokens(tokenizer, ["", "Who"])[0] == [tokenizer.eos_token_id]

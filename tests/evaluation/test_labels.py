@@ -33,4 +33,5 @@ def test_labels_are_found_whatever_they_are_made_of() -> None:
     assert parse_label("a b", ("A", "B")) is None, "an article is no label"
     assert parse_label("rated +1!", ("+1", "-1", "1")) == "+1"
     assert parse_label(" yes", (" Yes", " No")) == " Yes"
+    assert parse_label("POZİTİF, posıtive", ("pozitif", "positive")) == "pozitif", "no letter has one case alone"
     assert parse_label("(c++)", ("c", "c++")) == "c++"

@@ -68,6 +68,17 @@ def test_intervals_are_those_of_resampled_rows() -> None:
     assert metrics.report(LABELS, truth, answers) == found, "the same rows, the same interval"
 
 
+def test_resamples_need_no_more_memory_where_there_are_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, answers, _ = made(300, seed=1)
+    found = metrics.report(LABELS, truth, answers)
+    sizes: list[int] = []
+    accuracy = metrics._accuracy
+    monkeypatch.setattr(metrics, "_accuracy", lambda tables: (sizes.append(tables.size), accuracy(tables))[1])
+    monkeypatch.setattr(metrics, "AT_ONCE", 1000)
+    assert metrics.report(LABELS, truth, answers) == found
+    assert max(sizes) <= 1000 and len(sizes) > 50
+
+
 def test_a_gain_is_judged_row_by_row() -> None:
     truth = ["positive"] * 100
     before = ["positive"] * 50 + ["negative"] * 50

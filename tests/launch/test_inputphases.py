@@ -128,6 +128,22 @@ def test_what_is_wrong_in_all_phases_is_said_once(phased: Desk) -> None:
     assert len(phased.faults()) == 2
 
 
+def test_phases_that_read_other_columns_of_drawn_rows_are_refused(phased: Desk) -> None:
+    rows = "".join(f'{{"text": "t{n}", "more": "m{n}", "label": "glad"}}\n' for n in range(9))
+    phased.write("train.jsonl", rows)
+    phased.change("loss_on: full", "template: other.md")
+    phased.write("other.md", "Text: {{text}}\nLabel: {{label}}")
+    phased.accepts("--set", "data.split.test=2")
+    phased.write("other.md", "Text: {{text}} {{more}}\nLabel: {{label}}")
+    phased.accepts()
+    [fault] = phased.faults("--set", "data.split.test=2")
+    assert fault.endswith(
+        ': phases.completion reads "label", "text", and a phase before it "label", "more", "text": data.split draws by '
+        "what is read, and would hold out other rows for each. "
+        "Let all phases read the same columns, or name files in data.validation and data.test."
+    )
+
+
 def test_a_dry_run_shows_each_phase(phased: Desk) -> None:
     text = phased.accepts("--set", "phases.completion.train={steps: 4}")
     assert "# length       10 steps in 2 phases\n" in text

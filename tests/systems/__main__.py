@@ -26,7 +26,7 @@ HERE, PARTS = Path(__file__).parent, Path("build/systems")
 RUNS, OUT = PARTS / "runs", Path("build/systems.json")
 LEAST_JOBS, SHORTEST = 3, 30
 """A run is cut into jobs of a third of what it takes, some of which goes into their starts; and their least seconds."""
-LOOK, TEST = 10_000, 100_000
+LOOK, TEST = 10_000, 60_000
 """Characters of a play on which the loss is validated, and of another that is the test."""
 Reports = dict[str, dict[str, Any]]
 """What held-out rows said `before` and `after` training, and at the end of a phase."""

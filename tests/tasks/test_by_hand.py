@@ -29,7 +29,7 @@ def instruct(full: bool, max_length: int = 10) -> Instruct:
 
 def batch_of(task: Task, rows: list[Row], folder: Path, *lines: list[int]) -> Batch:
     """These lines of rows, padded with the end-of-text token."""
-    made = prepare(folder / "train", "rows", lambda done, carry: task.chunks(rows, PATH), lambda: None)
+    made = prepare(folder / "train", "rows", lambda done: task.chunks(rows, PATH), lambda: None)
     return Collator(made, 50256)(lines)
 
 
@@ -60,6 +60,15 @@ def test_documents_are_blocks_of_which_all_but_the_first_token_is_learnt(tmp_pat
         "tokens": [[4, 5, 6, 50256], [7, 8, 50256, 50256]],
         "mask": [[1, 1, 1, 1], [1, 1, 1, 0]],
         "trained": [[0, 1, 1, 1], [0, 1, 1, 0]],
+    }
+
+
+def test_short_documents_share_a_line_and_none_sees_another(tmp_path: Path) -> None:
+    documents = [{"text": "the queue waits"}, {"text": "a node"}, {"text": "runs"}]
+    assert lists(batch_of(Corpus("text", tokenizer_of("gpt2"), 3), documents, tmp_path, [0, 1], [2])) == {
+        "tokens": [[4, 5, 6, 7, 8, 50256], [9, *[50256] * 5]],
+        "mask": [[1, 1, 1, 2, 2, 2], [1, 1, 0, 0, 0, 0]],
+        "trained": [[0, 1, 1, 0, 1, 1], [0, 1, 0, 0, 0, 0]],
     }
 
 

@@ -57,7 +57,7 @@ def features(task: Task, rows: list[Row]) -> list[Feature]:
 
 def batch_of(task: Task, rows: list[Row], folder: Path, pad: int) -> dict[str, list[Any]]:
     """All rows as they reach the model."""
-    made = prepare(folder / "train", "rows", lambda done, carry: task.chunks(rows, PATH), lambda: None)
+    made = prepare(folder / "train", "rows", lambda done: task.chunks(rows, PATH), lambda: None)
     assert made.targets.tolist() == [1] * len(rows), "a row is one target, whatever its length"
     batch = Collator(made, pad)([[row] for row in range(len(rows))])
     assert all(tensor.dtype == torch.long for tensor in batch.values())
@@ -159,7 +159,7 @@ def test_each_response_may_have_the_prompt_before_it(tmp_path: Path) -> None:
 
 def test_an_empty_micro_batch_has_no_class(tmp_path: Path) -> None:
     task = task_of("bert", "prefer", labels=None, pair="with_prompt")
-    made = prepare(tmp_path / "train", "rows", lambda done, carry: task.chunks(RESPONSES, PATH), lambda: None)
+    made = prepare(tmp_path / "train", "rows", lambda done: task.chunks(RESPONSES, PATH), lambda: None)
     found = {name: tensor.tolist() for name, tensor in Collator(made, 0)([]).items()}
     twice = [[0, 0], [0, 0]]
     assert found == {"tokens": twice, "mask": [[1, 1], [1, 1]], "segments": twice, "labels": [-100]}

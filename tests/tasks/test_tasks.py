@@ -94,12 +94,15 @@ def test_braces_in_a_value_are_text(tokenizer: Any) -> None:
     assert template.render({"question": "{{answer}}", "answer": "42"}) == ("{{answer}} -> ", "42")
 
 
-@pytest.mark.parametrize("block", [4, 7, 1000])
-def test_blocks_hold_every_token_of_every_document_once(tokenizer: Any, block: int) -> None:
+@pytest.mark.parametrize("block", [2, 4, 7, 1000])
+def test_blocks_hold_every_token_of_their_document_and_none_of_another(tokenizer: Any, block: int) -> None:
     documents = [{"text": "The queue waits.\n"}, {"text": "A checkpoint."}, {"text": "The batch depends on it."}]
-    blocks = features(Corpus("text", tokenizer, block), documents)
-    tokens = [token for feature in blocks for token in feature.tokens]
-    whole = [token for row in documents for token in [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id]]
-    assert tokens == whole[: len(tokens)]
-    assert len(whole) - len(tokens) <= 1  # a single last token has nothing to be predicted from
-    assert all(len(feature.tokens) == block for feature in blocks[:-1])
+    for row in documents:
+        blocks = [list(feature.tokens) for feature in features(Corpus("text", tokenizer, block), [row])]
+        whole = [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id]
+        if len(whole) % block == 1:
+            whole.pop()  # a single last token has nothing to be predicted from
+        assert blocks == [whole[first : first + block] for first in range(0, len(whole), block)]
+    together = [list(feature.tokens) for feature in features(Corpus("text", tokenizer, block), documents)]
+    apart = [features(Corpus("text", tokenizer, block), [row]) for row in documents]
+    assert together == [list(feature.tokens) for some in apart for feature in some]

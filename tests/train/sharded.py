@@ -16,6 +16,7 @@ from hpcft.train.final import finish
 from hpcft.train.loop import micro_batches
 from hpcft.train.saving import Saver
 from hpcft.train.step import one_step
+from hpcft.train.testing import examine, make_test
 from tests.train.pieces import begin
 
 
@@ -33,8 +34,12 @@ def train_to(run: RunDir, number: int, last: int) -> None:
     saver.last()
     if last == training.total_steps:
         finish(training)
+    test = make_test(run, training.recipe, training.tokenizer, training.control)
+    assert test is not None
+    out, batch = run.evaluation / f"test-{number}.json", training.recipe.evaluate.batch_size
+    tested = examine(test, training.model, out, batch, training.control, training.amp)
     if training.control.rank == 0:
-        write_json(run.path / f"validation-{number}.json", found)
+        write_json(run.path / f"validation-{number}.json", [*found, tested["loss"]])
 
 
 if __name__ == "__main__":

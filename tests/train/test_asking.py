@@ -138,6 +138,24 @@ def test_a_talk_answers_line_by_line_in_the_template(
     assert [part.strip() for part in text.split("> ")] == ["", expected[0].strip(), expected[1].strip(), ""]
 
 
+@pytest.mark.parametrize(
+    ("settings", "prompts", "message"),
+    [
+        ({"max_new_tokens": 10**6}, b"The queue\n", "max_new_tokens = 1000000: the model has "),
+        ({}, "caf\xe9\n".encode("latin-1"), "{0}: is no UTF-8 text. Save the file as UTF-8."),
+    ],
+)
+def test_what_cannot_be_asked_is_said(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Any, prompts: bytes, message: str
+) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(prompts)
+    writing = Writing(Left(run), input=path, output=tmp_path / "out.jsonl", raw=True, settings=settings)
+    assert generate.main(writing.as_json()) == 2
+    assert capsys.readouterr().err.startswith(f"hpcft: {message.format(path)}")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 @pytest.fixture
 def chatty(run: RunDir, tmp_path: Path) -> tuple[Path, Any]:
     """A folder whose tokenizer has a chat template, and that tokenizer."""

@@ -50,8 +50,9 @@ def outcome(run: RunDir) -> dict[str, torch.Tensor]:
     folder = run.checkpoints / f"step-{STEPS:08d}"
     files = [folder / "model.safetensors", folder / "optimizer.safetensors", run.final_model / "model.safetensors"]
     found = {f"{path.parent.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
-    validation = [json.loads(path.read_text()) for path in sorted(run.path.glob("validation-*.json"))]
-    return {**found, "validation": torch.tensor([loss for job in validation for loss in job])}
+    jobs = [json.loads(path.read_text()) for path in sorted(run.path.glob("validation-*.json"))]
+    tested = torch.tensor(jobs[-1][-1])
+    return {**found, "validation": torch.tensor([loss for job in jobs for loss in job[:-1]]), "test": tested}
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +60,16 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("parts")
 
 
+def held_out(parts: Path) -> dict[str, dict[str, object]]:
+    """Sections of a recipe: the same rows for validation and test, which is of four and three of them."""
+    rows = str(parts / "validation.jsonl")
+    return {"data": {"validation": rows, "test": rows}, "evaluate": {"batch_size": 4}}
+
+
 @pytest.fixture(scope="module")
 def uncut(parts: Path) -> dict[str, torch.Tensor]:
     write_rows(parts / "validation.jsonl", 7, seed=2)  # in groups of three: one process has less to do
-    run = make_run(parts, parts / "uncut", {"steps": STEPS}, data={"validation": str(parts / "validation.jsonl")})
+    run = make_run(parts, parts / "uncut", {"steps": STEPS}, **held_out(parts))
     train(run, 1, STEPS, "none")
     return outcome(run)
 
@@ -72,9 +79,8 @@ def uncut(parts: Path) -> dict[str, torch.Tensor]:
 def test_a_chain_of_sharded_and_unsharded_jobs_learns_what_an_uncut_one_does(
     parts: Path, uncut: dict[str, torch.Tensor], first: str, then: str
 ) -> None:
-    validation = {"validation": str(parts / "validation.jsonl")}
     again = {"steps": STEPS, "gradient_checkpointing": then == "full"}
-    run = make_run(parts, parts / f"{first}-{then}", again, data=validation)
+    run = make_run(parts, parts / f"{first}-{then}", again, **held_out(parts))
     train(run, 1, STEPS // 2, first)
     train(run, 2, STEPS, then)
     resumed = json.loads((run.job(2).path / "resumed.json").read_text())
