@@ -101,7 +101,8 @@ def figures(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "rows", answer["chosen"]
     yield "looked at", f"the first {count(answer['looked_at'], unit)}"
     if answer["labels"]:
-        yield "classes", ", ".join(answer["labels"])
+        counted = zip(answer["labels"], answer["of_each"], strict=True)
+        yield "classes", ", ".join(f"{label} {rows}" for label, rows in counted)
     else:
         yield "learnt", f"{answer['learnt']:.1%} of the tokens"
     lengths = answer["lengths"]

@@ -61,6 +61,9 @@ def preview(recipe: Recipe, split: str, shown: int, store: Path | None) -> dict[
         "place": str(place),
         "unit": "block" if blocks else "row",
         "labels": recipe.data.labels,
+        "of_each": [
+            sum(feature.label == number for feature in kept) for number in range(len(recipe.data.labels or ()))
+        ],
         "looked_at": len(found),
         "chosen": selection.words() if selection else None,
         "max_length": limit,

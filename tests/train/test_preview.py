@@ -69,6 +69,7 @@ def test_of_a_text_that_is_classified_the_class_is_learnt_and_the_middle_cut_out
     assert found["shown"][1][0][1].startswith("it rained")
     assert found["shown"][1][0][1].endswith("today\n")
     assert (found["labels"], found["cut_rows"], found["unlearnt_rows"]) == (("glad", "sad"), 1, 0)
+    assert sum(found["of_each"]) == found["looked_at"]
     assert found["cut_tokens"] == found["lengths"]["100"] - 12
 
 
