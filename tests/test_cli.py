@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from hpcft import cli
+from hpcft import __version__, cli
 from hpcft.cli.app import VERBS, runs_folder
 from hpcft.disk import write_json
 from hpcft.errors import UserError
@@ -29,6 +29,7 @@ Usage: hpcft [OPTIONS] COMMAND [ARGS]...
   run would.
 
 Options:
+  --version             Print hpcft's version.
   --install-completion  Install completion for the current shell.
   --show-completion     Show completion for the current shell, to copy it or
                         customize the installation.
@@ -69,6 +70,10 @@ def test_the_help_lists_every_verb_with_one_whole_line(desk: Desk) -> None:
         assert line.endswith("."), line
         assert not line.endswith("..."), line
         assert len(line) <= 80, line
+
+
+def test_the_version_is_said(desk: Desk) -> None:
+    assert desk.run("--version").out == f"hpcft {__version__}\n"
 
 
 def test_no_verb_at_all_is_answered_with_the_help(desk: Desk) -> None:
@@ -214,7 +219,9 @@ def test_debug_refuses_what_is_no_walltime(desk: Desk) -> None:
 def test_debug_takes_a_file_for_a_recipe_and_any_other_word_for_a_run(desk: Desk) -> None:
     make_run(desk, "demo")
     assert desk.faults(verb="debug", recipe="jobs/demo") == ["jobs/demo: cannot be read: no such file or directory."]
-    assert desk.faults(verb="debug", recipe="demos.yaml") == ["demos.yaml: cannot be read: no such file or directory."]
+    assert desk.faults(verb="debug", recipe="demos.yaml") == [
+        "demos.yaml: cannot be read: no such file or directory. There: demo.yaml, here.yaml, site.yaml."
+    ]
     (fault,) = desk.faults("--runs", "runs", verb="debug", recipe="demos")
     assert fault == "demos: no run of this name in runs. There: demo."
     desk.change("name: demo", "name: two words")

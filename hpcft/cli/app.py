@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+import hpcft
 from hpcft.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hpcft {hpcft.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def of_hpcft(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print hpcft's version.")
+    ] = False,
+) -> None:
+    """Options that go with no verb."""
+
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or a prefix that fits only it.")]

@@ -57,7 +57,8 @@ def generate(
     target: Annotated[str, typer.Argument(metavar="RUN|FOLDER", help="A run, or a folder that holds a model.")],
     prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="Write behind this.")] = None,
     input_file: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="Rows or prompts: .jsonl, .csv, .parquet, .txt.")
+        Path | None,
+        typer.Option("--input", metavar="FILE", help="Rows or prompts: .jsonl, .json, .csv, .parquet, .txt."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Put them here, as .jsonl; else they are printed.")

@@ -141,7 +141,7 @@ def details(run: RunStatus) -> list[str]:
     if run.validation_loss is not None:
         words = f"{_number(run.loss)} in training, {_number(run.validation_loss)} in validation"
         accuracy, perplexity = run.validation_accuracy, math.exp(min(run.validation_loss, 700))
-        more = f"perplexity {perplexity:.4g}" if accuracy is None else f"accuracy {accuracy:.1%}"
+        more = f"perplexity {perplexity:.4g}" if accuracy is None else f"accuracy {accuracy:.1%} there"
         lines.append(f"  loss       {words}, {more}")
     if run.tokens_per_second is not None:
         lines.append(f"  speed      {_speed(run)}")
