@@ -35,7 +35,10 @@ def disk_of(desk: Desk, free: int) -> None:
 
 def test_parameters_are_counted_over_all_files_of_the_index_and_masks_are_none(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "a.safetensors", {"w": ([3, 5], "F32"), "h.0.attn.bias": ([1, 1, 8, 8], "F32")})
-    write_safetensors(tmp_path / "b.safetensors", {"b": ([7], "BF16"), "scalar": ([], "F16"), "ids": ([4], "I64")})
+    write_safetensors(
+        tmp_path / "b.safetensors",
+        {"b": ([7], "BF16"), "scalar": ([], "F16"), "ids": ([4], "I64"), "positions": ([1, 9], "I64")},
+    )
     weight_map = {"w": "a.safetensors", "h.0.attn.bias": "a.safetensors", "b": "b.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert count_parameters(tmp_path) == 15 + 7 + 1
