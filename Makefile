@@ -4,7 +4,7 @@
 # make quick   the tests that start nothing (two minutes)
 # make exact   every way to train, cut and uncut, on one, two and four processes
 # make jobs    every recipe of jobs/, its whole way on small parts (five minutes)
-# make systems what users train, on small real models and text, cut and whole (half an hour)
+# make systems what users train, on small real models and text, cut and whole (about an hour)
 # make lint    ruff and mypy
 # make bench   speed beside other tools, to build/bench.json (about ten minutes)
 # make bench-chain   the same for a chain of jobs on a private Slurm (ten minutes of walltimes)
